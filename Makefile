@@ -1,0 +1,49 @@
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help study test test-all lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+study: $(READY) ## run the quickstart study and show its result
+	$(VENV)/bin/bayes-moe study run quickstart
+
+test: $(READY) ## run the quick tests
+	$(PY) -m pytest -n 2 -m "not slow"
+
+test-all: $(READY) ## run every test, the slow ones too
+	$(PY) -m pytest -n 2
+
+lint: $(READY) ## check the code's style and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean: ## remove the environment, builds and caches (results/ stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate must run, not only be found: a pyenv shim exists for versions that are not selected.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))
+
+$(READY): pyproject.toml constraints.txt
+	@$(PY) -c 'import pip; $(USABLE)' 2>/dev/null || { \
+	  for python in "$(PYTHON)" python3.13 python3.12 python3 none; do \
+	    "$$python" -c '$(USABLE)' >/dev/null 2>&1 && break; \
+	  done; \
+	  if [ "$$python" = none ]; then \
+	    echo "bayes-moe needs Python 3.12 or newer, with its venv module; tried: python3.13 python3.12 python3 $(PYTHON)" >&2; \
+	    echo "Get one with your system's packages (Debian, Ubuntu: python3 and python3-venv; macOS: brew install python@3.13)," >&2; \
+	    echo "with pyenv (pyenv install 3.13) or from python.org. If it is installed already: make PYTHON=/its/path/python3 ..." >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV); \
+	}
+	@echo "Installing bayes-moe and what it needs into $(VENV): about a minute, once"
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

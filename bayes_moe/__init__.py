@@ -1,0 +1,7 @@
+"""Mixtures of experts: one likelihood, a NUTS posterior and everything that follows from the model."""
+
+from bayes_moe.families import contaminated
+from bayes_moe.moe import MoE
+
+__all__ = ["MoE", "contaminated"]
+__version__ = "0.1.0"

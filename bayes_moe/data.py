@@ -1,0 +1,225 @@
+"""The one entry for user arrays: checks with clear errors, and the observation-last layout used inside.
+
+Users pass ``x`` with a row for each observation. Inside, observations are the LAST axis: ``x`` is (d, n), class
+scores are (classes, n). On a CPU that layout makes value and gradient about three times faster.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax import Array
+from jax.tree_util import register_dataclass
+from scipy import sparse
+
+
+def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Run a public function in double precision, without touching JAX's global setting.
+
+    The scope belongs to the calling thread and ends with the call.
+    """
+
+    @functools.wraps(function)
+    def scoped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return scoped
+
+
+@register_dataclass
+@dataclass(frozen=True, eq=False)
+class Covariates:
+    """Covariates as the model reads them.
+
+    Parameters
+    ----------
+    x : array, shape (d, n)
+    frozen : array, shape (classes, n), or None
+        What the frozen expert says of them, log f0(. | x): evaluated once, here.
+    """
+
+    x: Array
+    frozen: Array | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return self.x.shape[-1]
+
+
+@register_dataclass
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Covariates and responses as the model reads them.
+
+    Parameters
+    ----------
+    x : array, shape (d, n)
+    y : array, shape (classes, n)
+        One-hot responses.
+    frozen : array, shape (n,), or None
+        What the frozen expert says of the responses, log f0(y | x).
+    weights : array, shape (n,), or None
+        How often each observation counts; None is once each.
+    """
+
+    x: Array
+    y: Array
+    frozen: Array | None = None
+    weights: Array | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return self.x.shape[-1]
+
+
+def columns(x: object) -> tuple[str, ...] | None:
+    """Column names of a data frame; None for an array."""
+    return tuple(map(str, x.columns)) if hasattr(x, "columns") else None
+
+
+def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.ndarray:
+    """Check covariates.
+
+    Parameters
+    ----------
+    x : array-like, shape (n, d)
+        NumPy or pandas, of any real dtype; left untouched.
+    features : int
+        The d that the model expects.
+    names : sequence of str, optional
+        The column names that the model expects, in order, where x has any.
+
+    Returns
+    -------
+    ndarray, shape (n, d), float64
+
+    Raises
+    ------
+    ValueError
+        If x is sparse, not two-dimensional, not real, empty, not finite, or has other columns.
+    """
+    if sparse.issparse(x):
+        raise ValueError("x must be a dense array, got a sparse matrix. Pass x.toarray().")
+    if names is not None and columns(x) not in (None, tuple(names)):
+        raise ValueError(
+            f"x must have the columns {list(names)} in that order, got {list(columns(x))}. Pass x[{list(names)}]."
+        )
+    array = check_real("x", x)
+    if array.ndim != 2:  # noqa: PLR2004
+        raise ValueError(
+            f"x must be two-dimensional, (n, {features}), got shape {array.shape}. "
+            "Use x.reshape(-1, 1) for one feature."
+        )
+    if array.shape[0] == 0:
+        raise ValueError("x must have at least one row, got none.")
+    if array.shape[1] != features:
+        raise ValueError(f"x must have {features} columns, one for each feature, got {array.shape[1]}.")
+    _check_finite("x", array)
+    return array
+
+
+def check_real(name: str, values: object) -> np.ndarray:
+    """Turn array-like input into a float64 array, refusing what is not real numbers."""
+    raw = np.asarray(values)
+    if raw.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}. Convert it to float first.")
+    return np.ascontiguousarray(raw, dtype=np.float64)
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite, got {array[tuple(bad[0])]} at index {tuple(map(int, bad[0]))} "
+            f"({len(bad)} such values). Drop or impute these rows."
+        )
+
+
+def check_classes(classes: Sequence[Hashable] | None, count: int) -> tuple[Hashable, ...]:
+    """Check declared class labels; 0, 1, ... where none are declared."""
+    if classes is None:
+        return tuple(range(count))
+    labels = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
+    if len(labels) != count:
+        raise ValueError(
+            f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}."
+        )
+    if len(set(labels)) != count:
+        raise ValueError(f"classes must be distinct, got {list(labels)}.")
+    return labels
+
+
+def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) -> np.ndarray:
+    """Positions of labels among the declared classes.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,)
+        Labels: any hashables.
+    classes : sequence of hashable
+        The declared classes, in the model's order.
+    n : int, optional
+        How many labels there must be.
+
+    Returns
+    -------
+    ndarray of int32, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If y is not one-dimensional, has another length, or holds a label that was not declared.
+    """
+    array = y if isinstance(y, np.ndarray) else _as_labels(y)
+    if array.ndim != 1:
+        raise ValueError(f"y must be one-dimensional, a label for each row of x, got shape {array.shape}.")
+    if n is not None and len(array) != n:
+        raise ValueError(f"y must have one label for each row of x: x has {n} rows, y has {len(array)}.")
+    if array.dtype.kind in "iub" and tuple(classes) == tuple(range(len(classes))):
+        codes = array.astype(np.int64)
+        unknown = (codes < 0) | (codes >= len(classes))
+    else:
+        position = {label: code for code, label in enumerate(classes)}
+        codes = np.array([position.get(label, -1) for label in array.tolist()])
+        unknown = codes < 0
+    if unknown.any():
+        strange = list(dict.fromkeys(array[unknown].tolist()))[:5]
+        raise ValueError(
+            f"y holds labels that the model does not declare: {strange}. Its classes are {list(classes)}; "
+            "declare others, in the order of the frozen expert's rows, with classes=[...]."
+        )
+    return codes.astype(np.int32)
+
+
+def _as_labels(y: object) -> np.ndarray:
+    values = list(y)
+    if any(isinstance(value, tuple) for value in values):
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
+    array = np.asarray(values)
+    mixed = array.dtype.kind in "US" and not all(isinstance(value, str | bytes) for value in values)
+    return np.asarray(values, dtype=object) if mixed else array
+
+
+def check_weights(weights: object | None, n: int) -> np.ndarray | None:
+    """Check observation weights: non-negative, finite, one a row, not all zero."""
+    if weights is None:
+        return None
+    array = check_real("weights", weights)
+    if array.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each row of x, got {array.shape}.")
+    _check_finite("weights", array)
+    if (array < 0).any() or not array.any():
+        raise ValueError(
+            f"weights must be non-negative and not all zero, got a minimum of {array.min()} "
+            f"and a maximum of {array.max()}."
+        )
+    return array

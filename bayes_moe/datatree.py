@@ -1,0 +1,180 @@
+"""From draws to the ``DataTree`` that ArviZ takes as it is."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import arviz_base
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+from numpyro import handlers
+from numpyro.infer.util import constrain_fn
+
+from bayes_moe.moe import MoE
+from bayes_moe.sampler import Draws, Layout, Model, Settings, compiled
+
+Groups = dict[str, dict[str, np.ndarray]]
+BATCH = 64  # draws evaluated side by side
+
+
+def groups(
+    model: Model,
+    args: tuple,
+    layout: Layout,
+    draws: Draws,
+    settings: Settings,
+    rng_key: Array,
+    extra: Sequence[str] = (),
+) -> Groups:
+    """Evaluate what the groups of a DataTree hold, each array with leading axes (chain, draw).
+
+    Parameters
+    ----------
+    model, args, layout, draws, settings
+        As :func:`bayes_moe.sampler.run` takes and returns them.
+    rng_key : JAX key
+        For the posterior predictive draws.
+    extra : sequence of str
+        ``"log_likelihood"`` and ``"posterior_predictive"`` cost draws x n numbers each, hence on request.
+    """
+    out: Groups = {"posterior": {}, "sample_stats": _sample_stats(draws, settings), "log_prior": {}}
+    out |= {name: {} for name in extra}
+    keys = jax.random.split(jax.random.fold_in(rng_key, 1), draws.free.shape[:2])
+
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (jnp.asarray(draws.free), keys))
+    evaluate = _evaluation(model, layout, tuple(extra))
+    values = compiled(evaluate, *flat, args)(*flat, args)
+    return out | jax.tree.map(lambda a: np.asarray(a).reshape(*draws.free.shape[:2], *a.shape[1:]), values)
+
+
+@functools.lru_cache(maxsize=64)
+def _evaluation(model: Model, layout: Layout, extra: tuple[str, ...]) -> Callable[..., Groups]:
+    """Everything wanted of each draw, as a function of flat draws, keys and the model's arguments."""
+
+    def evaluate(free: Array, keys: Array, args: tuple) -> Groups:
+        def one(draw: tuple[Array, Array]) -> Groups:
+            return _one_draw(model, args, layout, *draw, extra)
+
+        return jax.lax.map(one, (free, keys), batch_size=BATCH)
+
+    return evaluate
+
+
+def _one_draw(
+    model: Model, args: tuple, layout: Layout, free: Array, key: Array, extra: tuple[str, ...]
+) -> Groups:
+    values = constrain_fn(model, args, {}, layout.sites(free), return_deterministic=True)
+    trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args)
+    sampled = {name: site for name, site in trace.items() if site["type"] == "sample"}
+    log_prob = {name: site["fn"].log_prob(site["value"]) for name, site in sampled.items()}
+    out = {"posterior": values, "log_prior": {name: jnp.sum(log_prob[name]) for name, _ in layout.shapes}}
+    observed = [name for name, site in sampled.items() if site["is_observed"]]
+    if "log_likelihood" in extra:
+        out["log_likelihood"] = {name: log_prob[name] for name in observed}
+    if "posterior_predictive" in extra:
+        unobserved = handlers.seed(handlers.substitute(model, data=values), key)
+        predicted = handlers.trace(unobserved).get_trace(*args[:-1])
+        out["posterior_predictive"] = {name: predicted[name]["value"] for name in observed}
+    return out
+
+
+def _sample_stats(draws: Draws, settings: Settings) -> dict[str, np.ndarray]:
+    stats = draws.stats
+    depth = np.floor(np.log2(np.maximum(stats["num_steps"], 1))).astype(int) + 1
+    return {
+        "lp": -stats["potential_energy"],
+        "energy": stats["energy"],
+        "acceptance_rate": stats["accept_prob"],
+        "n_steps": stats["num_steps"],
+        "tree_depth": depth,
+        "reached_max_treedepth": depth >= settings.max_tree_depth,
+        "diverging": stats["diverging"],
+        "step_size": stats["step_size"],
+    }
+
+
+def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, object]) -> xr.DataTree:
+    """Name dims and coords, add the data, and write down how it was made.
+
+    Parameters
+    ----------
+    groups : dict
+        From :func:`groups`.
+    moe : MoE or None
+        None for a user's own model, whose dims are not known.
+    args : tuple
+        What the model was run on.
+    about : mapping
+        Scalars for the root attributes.
+
+    Returns
+    -------
+    xarray.DataTree
+    """
+    from bayes_moe import __version__
+
+    attrs = {"library": "bayes-moe", "library_version": __version__, "data_hash": data_hash(args), **about}
+    dims = {"y": ["obs_id"]}
+    coords: dict[str, list] = {}
+    if moe is not None:
+        dims |= {name: list(field.dims) for name, field in moe.fields.items()}
+        coords = {name: labels_for_coords(values) for name, values in moe.coords.items()}
+        attrs["classes"] = json.dumps([str(label) for label in moe.classes])
+        groups = groups | _data_groups(args)
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
+    plain = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in plain.items()}
+    constants = groups.pop("constant_data", {})
+    log_prior_dims = {name: [] for name in groups["log_prior"]}
+    tree = arviz_base.from_dict(
+        {name: group for name, group in groups.items() if name != "log_prior"},
+        coords=coords,
+        dims=dims,
+        attrs={"/": plain},
+    )
+    tree["log_prior"] = arviz_base.from_dict({"log_prior": groups["log_prior"]}, dims=log_prior_dims)[
+        "log_prior"
+    ]
+    if constants:
+        tree["constant_data"] = _constant_data(moe, constants)
+    return tree
+
+
+def _data_groups(args: tuple) -> Groups:
+    (_, _, covariates), codes = args
+    constants = {"x": np.asarray(covariates.x).T}
+    if covariates.frozen is not None:
+        constants["frozen_log_proba"] = np.asarray(covariates.frozen).T
+    return {"observed_data": {"y": np.asarray(codes)}, "constant_data": constants}
+
+
+def _constant_data(moe: MoE, constants: dict[str, np.ndarray]) -> xr.Dataset:
+    """Build apart, because here the dim ``class`` counts all classes, the reference included."""
+    return arviz_base.from_dict(
+        {"constant_data": constants},
+        dims={"x": ["obs_id", "feature"], "frozen_log_proba": ["obs_id", "class"]},
+        coords={"feature": moe.coords["feature"], "class": labels_for_coords(moe.classes)},
+    )["constant_data"].to_dataset()
+
+
+def labels_for_coords(labels: Sequence[object]) -> list:
+    """Labels as a coordinate that netCDF and zarr can hold: all int, all float or all str."""
+    for kind in (int, float, str):
+        if all(type(label) is kind for label in labels):
+            return list(labels)
+    return [str(label) for label in labels]
+
+
+def data_hash(args: object) -> str:
+    """SHA-256 of every array that the model was run on."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(args):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

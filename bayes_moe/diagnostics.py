@@ -1,0 +1,116 @@
+"""The sampling gate: one plain verdict for each posterior, from thresholds that live here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import arviz_stats as azs
+import numpy as np
+import xarray as xr
+
+MAX_RHAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+MIN_EBFMI = 0.3
+NEEDED = ("diverging", "energy", "lp")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a posterior may be trusted, and why not.
+
+    Parameters
+    ----------
+    reasons : tuple of str
+        What failed; empty if nothing did.
+    divergences : int
+    max_rhat, min_ess_bulk, min_ess_tail, min_ebfmi : float
+        The worst over the log density and all parameters; NaN if it could not be computed.
+    """
+
+    reasons: tuple[str, ...]
+    divergences: int
+    max_rhat: float
+    min_ess_bulk: float
+    min_ess_tail: float
+    min_ebfmi: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return not self.reasons
+
+    def __str__(self) -> str:
+        """One line."""
+        return "passed" if self.passed else "FAILED: " + "; ".join(self.reasons)
+
+
+def check(idata: xr.DataTree) -> Verdict:
+    """Apply the sampling gate to a posterior.
+
+    Label-invariant quantities come first: the log density ``lp``, then each parameter. Passing takes: no divergence;
+    rank-normalised split R-hat below 1.01; bulk and tail ESS of at least 100 for each chain; E-BFMI of at least
+    0.3 in every chain; finite draws; no constant chain. What is missing counts as failed.
+
+    Parameters
+    ----------
+    idata : xarray.DataTree
+        With groups ``posterior`` and ``sample_stats``.
+
+    Returns
+    -------
+    Verdict
+
+    References
+    ----------
+    Vehtari, Gelman, Simpson, Carpenter and Bürkner (2021); Betancourt (2016) for E-BFMI.
+    """
+    stats = idata["sample_stats"].to_dataset() if "sample_stats" in idata.children else xr.Dataset()
+    missing = [f"sample_stats lacks {name}" for name in NEEDED if name not in stats]
+    draws = idata["posterior"].to_dataset()
+    if "lp" in stats:
+        draws = draws.assign(lp=stats["lp"])
+    bad = _degenerate(draws)
+    if missing or bad:
+        nan = float("nan")
+        return Verdict(
+            tuple(missing + bad), int(stats.get("diverging", np.array(0)).sum()), nan, nan, nan, nan
+        )
+    worst = {name: _extreme(function(draws), pick) for name, function, pick in _CONVERGENCE}
+    ebfmi = float(azs.bfmi(idata)["energy"].min())
+    divergences = int(stats["diverging"].sum())
+    reasons = _reasons(worst, ebfmi, divergences, draws.sizes["chain"])
+    return Verdict(reasons, divergences, worst["rhat"], worst["ess_bulk"], worst["ess_tail"], ebfmi)
+
+
+_CONVERGENCE = (
+    ("rhat", lambda draws: azs.rhat(draws), np.max),
+    ("ess_bulk", lambda draws: azs.ess(draws, method="bulk"), np.min),
+    ("ess_tail", lambda draws: azs.ess(draws, method="tail"), np.min),
+)
+
+
+def _extreme(values: xr.Dataset, pick: object) -> float:
+    return float(pick([pick(values[name].values) for name in values.data_vars]))
+
+
+def _degenerate(draws: xr.Dataset) -> list[str]:
+    out = []
+    for name, values in draws.data_vars.items():
+        array = values.transpose("chain", "draw", ...).values
+        if not np.isfinite(array).all():
+            out.append(f"{name} has draws that are not finite")
+        elif (np.ptp(array, axis=1) == 0).any():
+            out.append(f"{name} has a constant chain")
+    return out
+
+
+def _reasons(worst: dict[str, float], ebfmi: float, divergences: int, chains: int) -> tuple[str, ...]:
+    least = MIN_ESS_PER_CHAIN * chains
+    checks = [
+        (divergences == 0, f"{divergences} divergences"),
+        (worst["rhat"] < MAX_RHAT, f"R-hat {worst['rhat']:.3f} (must be below {MAX_RHAT})"),
+        (worst["ess_bulk"] >= least, f"bulk ESS {worst['ess_bulk']:.0f} (must be at least {least})"),
+        (worst["ess_tail"] >= least, f"tail ESS {worst['ess_tail']:.0f} (must be at least {least})"),
+        (ebfmi >= MIN_EBFMI, f"E-BFMI {ebfmi:.2f} (must be at least {MIN_EBFMI})"),
+    ]
+    return tuple(reason for ok, reason in checks if not ok)

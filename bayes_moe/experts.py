@@ -1,0 +1,216 @@
+"""Experts: log p(y | x, component i).
+
+A trainable expert declares its parameters as fields and computes ``log_density``, ``log_probabilities`` and
+so on for covariates of shape (d, n). A frozen expert has no parameters; it is evaluated once, when
+data are prepared. To add one, write such a class and a row in the conformance table of the tests.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import register_dataclass
+from scipy.special import logsumexp
+
+from bayes_moe.data import Covariates, Observations, check_real, float64
+from bayes_moe.parameters import Field, Params
+
+Activation = Callable[[Array], Array]
+
+
+def linear(z: Array) -> Array:
+    """Return z itself."""
+    return z
+
+
+def gelu(z: Array) -> Array:
+    """Exact GELU, z Phi(z) (not the tanh approximation)."""
+    return jax.nn.gelu(z, approximate=False)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "linear": linear,
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "gelu": gelu,
+    "relu": jax.nn.relu,
+}
+
+
+def activation_function(activation: str | Activation, name: str = "activation") -> Activation:
+    """Look an activation up by name, or take any elementwise JAX function as it is."""
+    if callable(activation):
+        return activation
+    if activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]
+    near = difflib.get_close_matches(str(activation), ACTIVATIONS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"{name} must be one of {', '.join(ACTIVATIONS)} or a JAX function, got {activation!r}.{hint}"
+    )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Multinomial:
+    """Multinomial logistic experts with an activation.
+
+    f(s | x; eta) = softmax_s(act(eta_s' x)), one eta (rows: classes) for each expert.
+
+    Parameters
+    ----------
+    experts : int
+        How many experts of this kind.
+    classes, features : int
+    activation : callable
+        Elementwise JAX function.
+    reference : "last" or None
+        "last" pins the last class's vector at zero, so that eta has classes - 1 rows; None keeps all rows.
+    dim : str
+        ArviZ's name for the axis of the experts.
+
+    References
+    ----------
+    arXiv:2602.00939, eq. (2.1).
+    """
+
+    experts: int = jax.tree.static()
+    classes: int = jax.tree.static()
+    features: int = jax.tree.static()
+    activation: Activation = jax.tree.static(default=linear)
+    reference: str | None = jax.tree.static(default="last")
+    dim: str = jax.tree.static(default="adapter")
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """``eta``, the class vectors."""
+        rows = self.classes - (self.reference == "last")
+        return {"eta": Field((self.experts, rows, self.features), (self.dim, "class", "feature"))}
+
+    def logits(self, params: Params, x: Array) -> Array:
+        """act(eta_s' x), shape (experts, classes, n)."""
+        scores = jnp.einsum("ekd,dn->ekn", params["eta"], x)
+        if self.reference == "last":
+            scores = jnp.concatenate([scores, jnp.zeros_like(scores[:, :1])], axis=1)
+        return self.activation(scores)
+
+    def log_probabilities(self, params: Params, covariates: Covariates) -> Array:
+        """log f(s | x), shape (experts, classes, n)."""
+        return jax.nn.log_softmax(self.logits(params, covariates.x), axis=1)
+
+    def log_density(self, params: Params, data: Observations) -> Array:
+        """log f(y | x), shape (experts, n)."""
+        logits = self.logits(params, data.x)
+        return jnp.sum(data.y * logits, axis=1) - jax.nn.logsumexp(logits, axis=1)
+
+
+@partial(
+    register_dataclass,
+    data_fields=[],
+    meta_fields=["classes"],
+    drop_fields=["source", "features", "labels", "names"],
+)
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A pre-trained expert: no prior, gradient or draw reaches it.
+
+    Make one with :meth:`logits`, :meth:`classifier` or :meth:`table`. Its ``source`` is called when data are
+    prepared and stays behind when the model crosses into compiled code.
+
+    Parameters
+    ----------
+    classes : int
+    source : callable
+        From covariates (n, d) to log-probabilities (n, classes).
+    features : int or None
+        How many features the source reads, where it knows.
+    labels : tuple or None
+        The labels of its classes, where it knows.
+    names : tuple of str or None
+        The names of its features, where it knows.
+    """
+
+    classes: int
+    source: Callable[[object], np.ndarray] | None = None
+    features: int | None = None
+    labels: tuple[Hashable, ...] | None = None
+    names: tuple[str, ...] | None = None
+
+    @staticmethod
+    def logits(eta0: object, activation: str | Activation = "linear") -> Frozen:
+        """softmax_s(act(eta0_s' x)) with class vectors ``eta0`` of shape (classes, d)."""
+        weights = check_real("frozen", eta0)
+        act = activation_function(activation, "frozen_activation")
+        if weights.ndim != 2 or len(weights) < 2:  # noqa: PLR2004
+            raise ValueError(
+                f"frozen must have shape (classes, features) with at least two classes, got {weights.shape}."
+            )
+        if not np.isfinite(weights).all():
+            raise ValueError(f"frozen must be finite, got {weights.tolist()}.")
+
+        @float64
+        def source(x: np.ndarray) -> np.ndarray:
+            return np.asarray(jax.nn.log_softmax(act(jnp.asarray(x) @ weights.T), axis=1))
+
+        return Frozen(len(weights), source, weights.shape[1])
+
+    @staticmethod
+    def classifier(fitted: object) -> Frozen:
+        """Wrap a fitted scikit-learn classifier with ``predict_log_proba``; its ``classes_`` are kept."""
+        if not hasattr(fitted, "classes_"):
+            raise ValueError(
+                f"frozen must be a fitted classifier, got {fitted!r} without classes_. Fit it first."
+            )
+        labels = tuple(label.item() if isinstance(label, np.generic) else label for label in fitted.classes_)
+        names = getattr(fitted, "feature_names_in_", None)
+        return Frozen(
+            len(labels),
+            fitted.predict_log_proba,
+            getattr(fitted, "n_features_in_", None),
+            labels,
+            None if names is None else tuple(map(str, names)),
+        )
+
+    @staticmethod
+    def table(log_probabilities: object) -> Frozen:
+        """Log-probabilities (n, classes) of the rows that the model will see, and of no others."""
+        table = check_real("frozen", log_probabilities)
+
+        def source(x: object) -> np.ndarray:
+            if len(x) != len(table):
+                raise ValueError(
+                    f"frozen holds log-probabilities of {len(table)} rows, x has {len(x)}. "
+                    "Build the model again with Frozen.table(...) of these rows."
+                )
+            return table
+
+        if table.ndim != 2:  # noqa: PLR2004
+            raise ValueError(f"frozen must have shape (n, classes), got {table.shape}.")
+        return Frozen(table.shape[1], source)
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """A frozen expert has no parameters."""
+        return {}
+
+    def evaluate(self, x: object) -> np.ndarray:
+        """log f0(s | x), checked, shape (classes, n)."""
+        table = np.asarray(self.source(x), dtype=np.float64)
+        if not np.allclose(logsumexp(table, axis=1), 0.0, atol=1e-6):
+            raise ValueError("frozen must give log-probabilities whose exponentials sum to one in each row.")
+        return np.ascontiguousarray(table.T)
+
+    def log_probabilities(self, params: Params, covariates: Covariates) -> Array:  # noqa: ARG002
+        """log f0(s | x), shape (1, classes, n)."""
+        return covariates.frozen[None]
+
+    def log_density(self, params: Params, data: Observations) -> Array:  # noqa: ARG002
+        """log f0(y | x), shape (1, n)."""
+        return data.frozen[None]

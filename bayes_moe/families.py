@@ -1,0 +1,110 @@
+"""The papers' models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from bayes_moe.data import check_classes
+from bayes_moe.experts import Activation, Frozen, Multinomial, activation_function, linear
+from bayes_moe.gates import Softmax
+from bayes_moe.moe import MoE
+
+
+def contaminated(
+    frozen: object,
+    *,
+    frozen_activation: str | Activation = "linear",
+    activation: str | Activation = "tanh",
+    reference: str | None = "last",
+    features: int | Sequence[str] | None = None,
+    classes: Sequence[Hashable] | None = None,
+) -> MoE:
+    """Contaminated mixture of multinomial logistic experts: a frozen expert and a trainable adapter.
+
+    p(y = s | x) = (1 - w(x)) f0(s | x) + w(x) f(s | x; eta),  w(x) = sigmoid(beta' x + tau),
+    f(s | x; eta) = softmax_s(act(eta_s' x)).
+
+    Parameters
+    ----------
+    frozen : array-like (K, d), fitted classifier, or Frozen
+        The pre-trained expert: class vectors eta0, a scikit-learn classifier with ``predict_log_proba``, or
+        :meth:`Frozen.table <bayes_moe.experts.Frozen.table>` of log-probabilities for the rows at hand.
+    frozen_activation, activation : str or callable
+        "linear", "tanh", "sigmoid", "gelu", "relu", or any elementwise JAX function. ``frozen_activation``
+        concerns class vectors only.
+    reference : "last" or None
+        "last" pins the adapter's last class vector at zero (eta has K - 1 rows). None keeps all K rows; it is
+        refused for a linear adapter, where a common shift of all rows leaves the model unchanged.
+    features : int or sequence of str, optional
+        Number or names of the covariates; needed where ``frozen`` does not tell.
+    classes : sequence of hashable, optional
+        Labels, in the order of the frozen expert's rows; 0, ..., K - 1 by default.
+
+    Returns
+    -------
+    MoE
+        With parameters ``tau`` (1,), ``beta`` (1, d) and ``eta`` (1, K - 1 or K, d).
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+
+    References
+    ----------
+    Yan, Le, Pham, Nguyen and Ho, "Improving Minimax Estimation Rates for Contaminated Mixture of Multinomial
+    Logistic Experts via Expert Heterogeneity", arXiv:2602.00939.
+
+    Examples
+    --------
+    >>> moe = contaminated([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]], activation="tanh")
+    >>> {name: field.shape for name, field in moe.fields.items()}
+    {'tau': (1,), 'beta': (1, 2), 'eta': (1, 2, 2)}
+    """
+    act = activation_function(activation)
+    _check_reference(reference, act)
+    expert = _as_frozen(frozen, frozen_activation)
+    count, names = _features(features, expert)
+    labels = check_classes(expert.labels if classes is None else classes, expert.classes)
+    if expert.labels is not None and labels != expert.labels:
+        raise ValueError(
+            f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}."
+        )
+    adapter = Multinomial(1, expert.classes, count, act, reference)
+    return MoE(Softmax(2, count), (expert, adapter), labels, names)
+
+
+def _check_reference(reference: str | None, act: Activation) -> None:
+    if reference not in ("last", None):
+        raise ValueError(f"reference must be 'last' or None, got {reference!r}.")
+    if reference is None and act is linear:
+        raise ValueError(
+            "reference=None is not identifiable with a linear adapter: a common shift of all class vectors leaves "
+            "the model unchanged. Use reference='last'."
+        )
+
+
+def _as_frozen(frozen: object, activation: str | Activation) -> Frozen:
+    if isinstance(frozen, Frozen):
+        expert = frozen
+    elif hasattr(frozen, "predict_log_proba"):
+        expert = Frozen.classifier(frozen)
+    else:
+        expert = Frozen.logits(frozen, activation)
+    if expert.classes < 2:  # noqa: PLR2004
+        raise ValueError(f"frozen must have at least two classes, got {expert.classes}.")
+    return expert
+
+
+def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int, tuple[str, ...] | None]:
+    if features is None:
+        if expert.features is None:
+            raise ValueError("features is needed with this frozen expert: say how many columns x has.")
+        return expert.features, expert.names
+    if isinstance(features, str):
+        raise ValueError(f"features must be a count or a list of names, got the string {features!r}.")
+    names = None if isinstance(features, int) else tuple(map(str, features))
+    count = features if names is None else len(names)
+    if count < 1 or expert.features not in (None, count):
+        raise ValueError(f"features must be {expert.features or 'at least 1'}, got {count}.")
+    return count, names or expert.names

@@ -1,0 +1,239 @@
+"""Fisher information, Cramér–Rao bounds and strong identifiability: what the model can tell, at best.
+
+All derivatives are of the one log density, with respect to the free vector (:mod:`bayes_moe.parameters`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_moe import parameters
+from bayes_moe.data import Covariates, check_real, check_weights, float64
+from bayes_moe.experts import Activation, activation_function
+from bayes_moe.moe import MoE
+from bayes_moe.parameters import Params
+
+CHUNK = 4096  # observations differentiated side by side
+SINGULAR = 1e-13  # eigenvalues below this share of the largest, after scaling, count as zero
+
+
+@float64
+def fisher(moe: MoE, params: Params, x: object, weights: object | None = None) -> np.ndarray:
+    """Expected Fisher information of one observation over the free vector.
+
+    I = E_X sum_s p(s | X) score(s, X) score(s, X)', the expectation over y exact, over X the mean of the rows.
+
+    Parameters
+    ----------
+    moe : MoE
+    params : dict of str to array
+    x : array-like, shape (n, d)
+        Covariates to average over.
+    weights : array-like, shape (n,), optional
+        Weights of the rows, for quadrature nodes; normalised to sum to one.
+
+    Returns
+    -------
+    ndarray, shape (P, P)
+        In the order of ``parameters.labels(moe.fields)``.
+
+    Raises
+    ------
+    ValueError
+        For bad parameters or covariates.
+    """
+    free = parameters.flatten(moe.fields, moe.params(**params))
+    covariates = moe.prepare(x)
+    checked = check_weights(weights, covariates.n)
+    share = np.full(covariates.n, 1.0 / covariates.n) if checked is None else checked / checked.sum()
+    total = np.zeros((len(free), len(free)))
+    for start in range(0, covariates.n, CHUNK):
+        part = jax.tree.map(lambda a, s=start: a[..., s : s + CHUNK], (covariates, share))
+        total += np.asarray(_fisher_sum(moe, free, *part))
+    return total
+
+
+@jax.jit
+def _fisher_sum(moe: MoE, free: Array, covariates: Covariates, share: Array) -> Array:
+    def log_probabilities(vector: Array) -> Array:
+        return moe.log_class_probabilities(parameters.unflatten(moe.fields, vector), covariates)
+
+    log_p, scores = log_probabilities(free), jax.jacfwd(log_probabilities)(free)
+    root = (jnp.exp(log_p / 2) * jnp.sqrt(share))[..., None] * scores
+    flat = root.reshape(-1, len(free))
+    return flat.T @ flat
+
+
+@float64
+def cramer_rao(
+    moe: MoE, params: Params, x: object, n: int | float, weights: object | None = None
+) -> dict[str, np.ndarray]:
+    """Cramér–Rao bound on the standard error of an unbiased estimator from n observations.
+
+    sqrt(diag((n I)^-1)); infinite for a parameter that moves along a direction without information.
+
+    Parameters
+    ----------
+    moe, params, x, weights
+        As in :func:`fisher`.
+    n : int
+        Sample size.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Shaped as the parameters.
+    """
+    if not n > 0:
+        raise ValueError(f"n must be positive, got {n!r}.")
+    values = moe.params(**params)
+    variance = inverse_diagonal(fisher(moe, values, x, weights), jacobian(moe, values)) / n
+    shapes = moe.fields.items()
+    parts = np.split(np.sqrt(variance), np.cumsum([values[name].size for name in values])[:-1])
+    return {name: part.reshape(field.shape) for (name, field), part in zip(shapes, parts, strict=True)}
+
+
+def jacobian(moe: MoE, params: Params) -> np.ndarray:
+    """Derivative of the parameters, raveled and joined, with respect to the free vector."""
+
+    def values(free: Array) -> Array:
+        return jnp.concatenate([jnp.ravel(v) for v in parameters.unflatten(moe.fields, free).values()])
+
+    return np.asarray(jax.jacfwd(values)(parameters.flatten(moe.fields, params)))
+
+
+def inverse_diagonal(information: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
+    """Diagonal of J I^-1 J', infinite where a row of J meets the null space of I."""
+    scale = np.sqrt(np.diag(information))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    rows = (jacobian / scale) @ vectors
+    null = values <= SINGULAR * values.max()
+    size = np.sqrt((rows**2).sum(axis=1))
+    touched = (np.abs(rows[:, null]) > 1e-6 * size[:, None]).any(axis=1)  # noqa: PLR2004
+    finite = (rows[:, ~null] ** 2 / values[~null]).sum(axis=1)
+    return np.where(touched, np.inf, finite)
+
+
+# Strong identifiability ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identifiability:
+    """Outcome of :func:`strong_identifiability`: smallest singular values of the two sets of Definition 1."""
+
+    second_order: float
+    first_order: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether both sets are linearly independent, numerically."""
+        return min(self.second_order, self.first_order) > self.tolerance
+
+
+@float64
+def strong_identifiability(
+    expert: str | Activation | Callable[[Array, Array], Array],
+    eta: object,
+    x: object,
+    *,
+    beta: object | None = None,
+    offset: bool = False,
+    tolerance: float = 1e-6,
+) -> Identifiability:
+    """Check Definition 1 of arXiv:2602.00939 numerically over a sample of covariates.
+
+    With h = h(x, eta_l), h_u its first and h_uv its second derivatives in eta_l, this is our reading of the two
+    sets (the printed lists are lost; these are the terms whose coefficients the proof of Theorem 1 collects):
+
+    - second order: {h_u} + {x_v h_u} + {h_uv} + {h_u h_v}, and {h_u(eta_l) h_v(eta_m)} for each pair l < m;
+    - first order: {h_u} + {x_v h_u} + {exp(beta' x) h_u}.
+
+    A family lists each function once (x_v h_u and x_u h_v coincide for h = act(eta' x), and the proof meets them
+    with one common coefficient); the same function in two families is a dependence. The columns are scaled
+    to unit length over the sample, so a singular value of zero means dependence.
+
+    Parameters
+    ----------
+    expert : str, callable(z) or callable(x, eta)
+        An activation of eta' x (by name or as an elementwise function of one argument), or any h(x, eta) of
+        one covariate vector and one parameter vector.
+    eta : array-like, shape (classes, parameters)
+        Points at which to check, one for each class; no row should be zero.
+    x : array-like, shape (n, d)
+        Covariates, n well above the number of functions.
+    beta : array-like, shape (d,), optional
+        Gate slopes in the factor exp(beta' x); ones / sqrt(d) by default.
+    offset : bool
+        With an activation: h = act(a' x + b) with eta = (a, b).
+    tolerance : float
+        Singular values up to this count as zero.
+
+    Returns
+    -------
+    Identifiability
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit.
+    """
+    points, rows = check_real("eta", eta), check_real("x", x)
+    if points.ndim != 2 or rows.ndim != 2:  # noqa: PLR2004
+        raise ValueError(f"eta and x must be two-dimensional, got shapes {points.shape} and {rows.shape}.")
+    slopes = np.full(rows.shape[1], rows.shape[1] ** -0.5) if beta is None else check_real("beta", beta)
+    h = _scalar_expert(expert, offset)
+    first = jax.vmap(jax.vmap(jax.grad(h, 1), (0, None)), (None, 0))(jnp.asarray(rows), jnp.asarray(points))
+    second = jax.vmap(jax.vmap(jax.hessian(h, 1), (0, None)), (None, 0))(
+        jnp.asarray(rows), jnp.asarray(points)
+    )
+    gate = np.exp(rows @ slopes)
+    second_order, first_order = [], []
+    for l, (d1, d2) in enumerate(zip(np.asarray(first), np.asarray(second), strict=True)):
+        times_x = _products(d1, rows)
+        second_order.append(_smallest([d1, times_x, d2.reshape(len(rows), -1), _products(d1, d1)]))
+        first_order.append(_smallest([d1, times_x, gate[:, None] * d1]))
+        second_order += [_smallest([_products(d1, np.asarray(other))]) for other in first[l + 1 :]]
+    return Identifiability(min(second_order), min(first_order), tolerance)
+
+
+def _scalar_expert(expert: object, offset: bool) -> Callable[[Array, Array], Array]:
+    if callable(expert) and _takes_two(expert):
+        return expert
+    act = activation_function(expert, "expert")
+    if offset:
+        return lambda x, eta: act(eta[:-1] @ x + eta[-1])
+    return lambda x, eta: act(eta @ x)
+
+
+def _takes_two(function: Callable) -> bool:
+    try:
+        jax.eval_shape(function, jnp.zeros(2), jnp.zeros(2))
+        jax.eval_shape(function, jnp.zeros(()))
+    except TypeError:
+        return function.__code__.co_argcount == 2 if hasattr(function, "__code__") else False  # noqa: PLR2004
+    return False
+
+
+def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
+
+
+def _smallest(families: list[np.ndarray]) -> float:
+    """Smallest singular value of the unit columns of all families, repeats within a family dropped."""
+    return float(np.linalg.svd(np.hstack([_distinct(f) for f in families]), compute_uv=False)[-1])
+
+
+def _distinct(family: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(family, axis=0)
+    columns = family / np.where(length > 0, length, 1.0)
+    same = np.abs(columns.T @ columns) > 1 - 1e-12  # noqa: PLR2004
+    kept = [j for j in range(columns.shape[1]) if not same[j, :j].any()]
+    return columns[:, kept]

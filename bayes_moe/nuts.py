@@ -1,0 +1,207 @@
+"""The posterior: the model as ordinary NumPyro code, and NUTS draws that ArviZ takes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+import jax
+import numpy as np
+import numpyro
+import xarray as xr
+from jax import Array
+from numpyro.distributions import Distribution, constraints
+from tqdm import tqdm
+
+from bayes_moe import datatree, sampler
+from bayes_moe.data import Covariates, encode_labels
+from bayes_moe.moe import MoE, as_key
+from bayes_moe.parameters import Params
+from bayes_moe.priors import Prior, resolve
+from bayes_moe.sampler import Settings
+
+
+class Mixture(Distribution):
+    """A mixture of experts as a NumPyro distribution over class positions 0, ..., K - 1.
+
+    Parameters
+    ----------
+    moe : MoE
+    params : dict of str to array
+        Shaped as ``moe.fields`` says.
+    x : array-like, shape (n, d), or Covariates
+        ``moe.prepare(x)`` once, outside the model, saves preparing it at every evaluation.
+
+    Examples
+    --------
+    >>> def model(x, y=None):
+    ...     tau = numpyro.sample("tau", dist.Normal(0, 1).expand([1]).to_event(1))
+    ...     ...
+    ...     with numpyro.plate("obs_id", x.n):
+    ...         numpyro.sample("y", nuts.Mixture(moe, {"tau": tau, "beta": beta, "eta": eta}, x), obs=y)
+    """
+
+    pytree_data_fields = ("moe", "params", "covariates")
+
+    def __init__(
+        self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None
+    ):
+        self.moe = moe
+        self.params = params
+        self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
+        super().__init__(batch_shape=(self.covariates.n,), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """Class positions."""
+        return constraints.integer_interval(0, self.moe.experts[0].classes - 1)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw class positions, shape sample_shape + (n,)."""
+        keys = jax.random.split(key, int(np.prod(sample_shape)))
+        draws = jax.vmap(lambda k: self.moe.draw(k, self.params, self.covariates))(keys)
+        return draws.reshape(*sample_shape, self.covariates.n)
+
+    def log_prob(self, value: Array) -> Array:
+        """log p(y | x) at class positions ``value``, shape (n,)."""
+        data = self.moe.condition(self.covariates, value)
+        return jax.nn.logsumexp(self.moe.log_joint(self.params, data), axis=0)
+
+
+def posterior_model(
+    inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None
+) -> None:
+    """Priors by name, then the mixture: what :func:`sample` runs."""
+    moe, prior, covariates = inputs
+    params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
+    with numpyro.plate("obs_id", covariates.n):
+        numpyro.sample("y", Mixture(moe, params, covariates), obs=y)
+
+
+def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
+    """Return the model as an ordinary NumPyro function for ``NUTS``, ``SVI``, ``Predictive`` and handlers.
+
+    Parameters
+    ----------
+    moe : MoE
+    prior : mapping, optional
+        See :func:`bayes_moe.priors.resolve`.
+
+    Returns
+    -------
+    callable
+        ``model(x, y=None)`` with latent sites named as the parameters and an observed site ``y`` in
+        ``plate("obs_id", n)``. ``x`` is (n, d) or ``moe.prepare(x)``; ``y`` are class positions.
+    """
+    shaped = resolve(moe, prior)
+
+    def contaminated_model(x: object, y: Array | None = None) -> None:
+        posterior_model((moe, shaped, x if isinstance(x, Covariates) else moe.prepare(x)), y)
+
+    return contaminated_model
+
+
+def sample(
+    moe: MoE | Callable[..., None],
+    x: object,
+    y: object,
+    *,
+    rng_key: Array | int,
+    prior: Prior | None = None,
+    num_warmup: int = 500,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    target_accept_prob: float = 0.8,
+    max_tree_depth: int = 10,
+    dense_mass: bool = False,
+    init: str | Mapping[str, object] = "mode",
+    log_likelihood: bool = False,
+    posterior_predictive: bool = False,
+    dtype: str = "float64",
+    progress_bar: bool = True,
+) -> xr.DataTree:
+    """Draw from the posterior with NUTS.
+
+    Parameters
+    ----------
+    moe : MoE or callable
+        A model of this package, or a NumPyro model ``model(x, y=None)`` of your own with an observed site ``y``.
+    x : array-like, shape (n, d)
+        Passed on as it is to a model of your own (any pytree of arrays).
+    y : array-like, shape (n,)
+        Labels; for a model of your own, what its observed site takes.
+    rng_key : JAX key or int
+    prior : mapping of str to Distribution or callable, optional
+        Merged over :data:`bayes_moe.priors.DEFAULTS`.
+    num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass
+        As in NumPyro.
+    init : "mode" or mapping
+        Where chains start: overdispersed around the posterior modes found from one random start for each chain,
+        or around the mode found from these values.
+    log_likelihood, posterior_predictive : bool
+        Whether to add these groups: chains x draws x n numbers each.
+    dtype : "float64" or "float32"
+    progress_bar : bool
+        Shown for runs of over two seconds.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups ``posterior``, ``sample_stats``, ``log_prior``, ``observed_data``, ``constant_data`` and those on
+        request.
+
+    Raises
+    ------
+    ValueError
+        For bad data, priors or settings, before any work.
+
+    References
+    ----------
+    Hoffman and Gelman (2014), "The No-U-Turn Sampler".
+    """
+    settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass)
+    _check(settings, init, dtype)
+    key = as_key(rng_key)
+    with jax.enable_x64(dtype == "float64"):
+        target, args = _problem(moe, x, y, prior)
+        start = None if isinstance(init, str) else moe.params(**init) if isinstance(moe, MoE) else init
+        total = num_chains * (num_warmup + num_samples)
+        with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
+            layout, draws = sampler.run(target, args, key, settings, start, bar.update)
+        extra = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
+        groups = datatree.groups(
+            target, args, layout, draws, settings, key, [k for k, on in extra.items() if on]
+        )
+    about = {
+        "seed": repr(rng_key),
+        "dtype": dtype,
+        "init": "mode" if start is None else "given",
+        **asdict(settings),
+    }
+    return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, args, about)
+
+
+def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> tuple[Callable, tuple]:
+    """Return the NumPyro model to run, and its arguments as arrays."""
+    if isinstance(moe, MoE):
+        covariates = moe.prepare(x)
+        codes = encode_labels(y, moe.classes, covariates.n)
+        return posterior_model, sampler.as_arrays(((moe, resolve(moe, prior), covariates), codes))
+    if not callable(moe):
+        raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
+    if prior is not None:
+        raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
+    return moe, sampler.as_arrays((x, y))
+
+
+def _check(settings: Settings, init: object, dtype: str) -> None:
+    for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
+        value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    if not 0 < settings.target_accept_prob < 1:
+        raise ValueError(f"target_accept_prob must lie between 0 and 1, got {settings.target_accept_prob!r}.")
+    if isinstance(init, str) and init != "mode":
+        raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype must be 'float64' or 'float32', got {dtype!r}.")

@@ -1,0 +1,142 @@
+"""Parameters: what a model declares, what a user gives, and the flat vector that optimisers and samplers move.
+
+A parameter set is a plain ``dict`` from name to array. Each component of a model declares its parameters as
+:class:`Field` objects; the functions here check a user's values against them and translate between the dict
+and one flat vector of unconstrained numbers (the *free vector*), whose order is that of the fields, each
+raveled in C order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.constraints import Constraint
+
+from bayes_moe.data import float64
+
+Params = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One named parameter.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape; the leading axis counts what is repeated (adapters, experts).
+    dims : tuple of str
+        A name for each axis, as ArviZ shows it.
+    support : numpyro constraint
+        Where it lives; ``biject_to(support)`` maps it to and from the free vector.
+    """
+
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    support: Constraint = field(default_factory=lambda: constraints.real)
+
+    @property
+    def free_shape(self) -> tuple[int, ...]:
+        """Shape of the unconstrained version (a simplex has one coordinate fewer, for instance)."""
+        return tuple(biject_to(self.support).inverse_shape(self.shape))
+
+
+Fields = Mapping[str, Field]
+
+
+def size(fields: Fields) -> int:
+    """Length of the free vector."""
+    return sum(math.prod(field.free_shape) for field in fields.values())
+
+
+def labels(fields: Fields) -> list[str]:
+    """Name every coordinate of the free vector: ``["tau[0]", "beta[0,0]", ...]``."""
+    return [
+        f"{name}[{','.join(map(str, index))}]"
+        for name, field in fields.items()
+        for index in np.ndindex(field.free_shape)
+    ]
+
+
+def blocks(fields: Fields) -> dict[str, slice]:
+    """Where each parameter lies in the free vector."""
+    ends = np.cumsum([math.prod(field.free_shape) for field in fields.values()])
+    starts = [0, *ends[:-1]]
+    return {name: slice(int(a), int(b)) for name, a, b in zip(fields, starts, ends, strict=True)}
+
+
+def flatten(fields: Fields, params: Params) -> Array:
+    """Free vector of a parameter set.
+
+    Parameters
+    ----------
+    fields : mapping of str to Field
+    params : dict of str to array
+        Inside the supports.
+
+    Returns
+    -------
+    array, shape (size(fields),)
+    """
+    parts = [biject_to(field.support).inv(jnp.asarray(params[name])) for name, field in fields.items()]
+    return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+
+def unflatten(fields: Fields, vector: Array) -> Params:
+    """Parameter set of a free vector: the inverse of :func:`flatten`."""
+    return {
+        name: biject_to(field.support)(jnp.reshape(vector[where], field.free_shape))
+        for (name, field), where in zip(fields.items(), blocks(fields).values(), strict=True)
+    }
+
+
+@float64
+def check(fields: Fields, values: Mapping[str, object]) -> dict[str, np.ndarray]:
+    """Check a user's values: every name, shape and support; broadcast each to its declared shape.
+
+    Parameters
+    ----------
+    fields : mapping of str to Field
+    values : mapping of str to array-like
+
+    Returns
+    -------
+    dict of str to ndarray
+        float64, in the order of the fields.
+
+    Raises
+    ------
+    ValueError
+        For a name that is unknown or missing, a shape that does not fit, a value that is not finite or lies
+        outside its support.
+    """
+    unknown, missing = sorted(set(values) - set(fields)), [name for name in fields if name not in values]
+    if unknown or missing:
+        said = [f"unknown: {', '.join(unknown)}"] if unknown else []
+        said += [f"missing: {', '.join(missing)}"] if missing else []
+        raise ValueError(f"params: {'; '.join(said)}. This model's parameters are {', '.join(fields)}.")
+    return {name: _check_value(name, field, values[name]) for name, field in fields.items()}
+
+
+def _check_value(name: str, field: Field, value: object) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"params: {name} must be numbers of shape {field.shape}, got {value!r}.") from error
+    try:
+        array = np.array(np.broadcast_to(array, field.shape))
+    except ValueError:
+        raise ValueError(
+            f"params: {name} must have shape {field.shape} {field.dims} or broadcast to it, got {array.shape}."
+        ) from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"params: {name} must be finite, got {array.tolist()}.")
+    if not np.all(field.support(array)):
+        raise ValueError(f"params: {name} must lie in {field.support!r}, got {array.tolist()}.")
+    return array

@@ -1,0 +1,90 @@
+"""Priors: a mapping from parameter name to NumPyro distribution, merged over the defaults.
+
+A value is a distribution, which is broadcast to the parameter's shape, or a function of the model that returns
+one. The defaults are weakly informative for covariates of unit scale; standardise yours, or give your own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import Distribution
+
+from bayes_moe.data import float64
+from bayes_moe.moe import MoE
+from bayes_moe.parameters import Field
+
+Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
+
+DEFAULTS: dict[str, tuple[type[Distribution], tuple[float, ...]]] = {
+    "tau": (dist.Normal, (0.0, 2.0)),
+    "beta": (dist.Normal, (0.0, 2.0)),
+    "eta": (dist.Normal, (0.0, 2.0)),
+}
+
+
+@float64
+def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
+    """Merge a user's priors over the defaults and shape each like its parameter.
+
+    Parameters
+    ----------
+    moe : MoE
+    prior : mapping of str to Distribution or callable, optional
+        For example ``{"beta": dist.Normal(0, 1)}``.
+
+    Returns
+    -------
+    dict of str to Distribution
+        One for each parameter of the model, its event shape that of the parameter.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a shape that does not fit, a discrete prior, or one outside the support.
+    """
+    given = dict(prior or {})
+    for name in given:
+        if name not in moe.fields:
+            near = difflib.get_close_matches(name, moe.fields, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}"
+            )
+    return {
+        name: _shaped(name, field, given.get(name, _default(name)), moe) for name, field in moe.fields.items()
+    }
+
+
+def _default(name: str) -> Distribution:
+    family, arguments = DEFAULTS[name]
+    return family(*arguments)
+
+
+def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
+    if not isinstance(prior, Distribution) and callable(prior):
+        prior = prior(moe)
+    if not isinstance(prior, Distribution):
+        raise ValueError(
+            f"prior: {name} must be a NumPyro distribution or a function of the model, got {prior!r}."
+        )
+    if prior.is_discrete:
+        raise ValueError(f"prior: {name} is continuous, got the discrete {type(prior).__name__}.")
+    batch = field.shape[: len(field.shape) - prior.event_dim]
+    try:
+        shaped = prior.expand(batch).to_event(len(batch))
+    except (ValueError, TypeError):
+        shaped = None
+    if shaped is None or shaped.event_shape != field.shape:
+        raise ValueError(
+            f"prior: {name} must broadcast to shape {field.shape} {field.dims}, "
+            f"got {tuple(prior.batch_shape) + tuple(prior.event_shape)}."
+        )
+    draws = np.asarray(shaped.sample(jax.random.key(0), (64,)))
+    if not np.all(field.support(draws)):
+        raise ValueError(f"prior: {name} must lie in {field.support!r}; {type(prior).__name__} does not.")
+    return shaped

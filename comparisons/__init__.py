@@ -1,0 +1,1 @@
+"""Maximum likelihood and Bayes side by side: how fast does each approach the truth?"""

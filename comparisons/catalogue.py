@@ -1,0 +1,73 @@
+"""The named studies, each with a quick size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import numpy as np
+
+from comparisons import digits
+from comparisons.regimes import drifting
+from comparisons.study import Study
+
+# Three classes in the plane, the last pinned at zero: a design whose Cramér–Rao bound for e^tau falls below the size of
+# e^tau itself near n = 1e3, so that small studies show statistics rather than starting points.
+ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+DIRECTION = np.array([[2.0, 0.0], [0.0, -2.0], [0.0, 0.0]])
+
+HOMOGENEOUS = drifting(
+    "homogeneous",
+    "tanh frozen, tanh adapter",
+    eta0=ETA0,
+    direction=DIRECTION,
+    frozen_activation="tanh",
+    activation="tanh",
+)
+HETEROGENEOUS = drifting(
+    "heterogeneous",
+    "linear frozen, tanh adapter",
+    eta0=ETA0,
+    direction=DIRECTION,
+    frozen_activation="linear",
+    activation="tanh",
+)
+
+
+def quickstart(quick: bool = False) -> Study:
+    """Both regimes, a few sizes, both estimators on the same data; then the digits."""
+    return Study(
+        name="quickstart",
+        title="How fast do MLE and posterior approach the truth?",
+        regimes=(HOMOGENEOUS, HETEROGENEOUS),
+        sizes={"mle": (300, 1000), "nuts": (300, 1000)}
+        if quick
+        else {
+            "mle": (1000, 3000, 10_000, 30_000),
+            "nuts": (1000, 3000, 10_000),
+        },
+        replicates={"mle": 4, "nuts": 2} if quick else {"mle": 40, "nuts": 8},
+        settings={
+            "mle": {"n_init": 4, "bound": 10.0},
+            "nuts": {"num_warmup": 300, "num_samples": 1000, "num_chains": 2},
+        },
+        epilogue=digits.main_quick if quick else digits.main,
+    )
+
+
+STUDIES: dict[str, Callable[[bool], Study]] = {"quickstart": quickstart}
+
+
+def find(name: str, quick: bool = False) -> Study:
+    """Look a study up by name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; near ones are suggested.
+    """
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}.{hint}")
+    return STUDIES[name](quick)

@@ -1,0 +1,2 @@
+main = None
+main_quick = None

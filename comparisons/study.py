@@ -1,0 +1,140 @@
+"""What is run: regimes (a model and its truth), a study (regimes x sizes x replicates x estimators), its cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import Array
+
+from bayes_moe import MoE
+
+SCHEMA = 1  # of the rows that a study writes
+
+
+@dataclass(frozen=True, eq=False)
+class Regime:
+    """A model with a truth that may drift with n.
+
+    Parameters
+    ----------
+    name, title : str
+        For the command line, and for people.
+    moe : MoE
+    frozen : ndarray, shape (K, d)
+        The frozen expert's class vectors.
+    loss : "homogeneous" or "heterogeneous"
+        Which contamination loss applies.
+    truth : callable
+        From n to parameters.
+    exponents : mapping of str to float
+        What theory says of each error: n to this power.
+    """
+
+    name: str
+    title: str
+    moe: MoE
+    frozen: np.ndarray
+    loss: str
+    truth: Callable[[int], dict[str, np.ndarray]]
+    exponents: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit: an estimator on one data set."""
+
+    regime: str
+    n: int
+    replicate: int
+    estimator: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan of fits.
+
+    Parameters
+    ----------
+    name, title : str
+    regimes : tuple of Regime
+    sizes : mapping of str to tuple of int
+        For each estimator, the sample sizes.
+    replicates : mapping of str to int
+        For each estimator, the number of data sets a size. The first ones are shared by all estimators.
+    settings : mapping of str to mapping
+        For each estimator, its settings.
+    seed : int
+    epilogue : callable, optional
+        What to do after the cells: from the results folder to a text and the path of a figure.
+    """
+
+    name: str
+    title: str
+    regimes: tuple[Regime, ...]
+    sizes: Mapping[str, tuple[int, ...]]
+    replicates: Mapping[str, int]
+    settings: Mapping[str, Mapping[str, object]]
+    seed: int = 0
+    epilogue: Callable[[Path], tuple[str, Path]] | None = None
+
+    def regime(self, name: str) -> Regime:
+        """Look a regime up."""
+        return next(regime for regime in self.regimes if regime.name == name)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every fit, replicate by replicate, so that the time left is known after the first."""
+        for replicate in range(max(self.replicates.values())):
+            for regime in self.regimes:
+                for estimator, sizes in self.sizes.items():
+                    if replicate < self.replicates[estimator]:
+                        yield from (Cell(regime.name, n, replicate, estimator) for n in sizes)
+
+    def identity(self, cell: Cell) -> dict[str, object]:
+        """Everything that a cell's result depends on."""
+        return {
+            "schema": SCHEMA,
+            "study": self.name,
+            "seed": self.seed,
+            "regime": cell.regime,
+            "n": cell.n,
+            "replicate": cell.replicate,
+            "estimator": cell.estimator,
+            "settings": dict(self.settings[cell.estimator]),
+        }
+
+    def data_key(self, cell: Cell) -> Array:
+        """Key of a cell's data: without the estimator, so that all estimators see the same."""
+        return key_of([self.seed, "data", self.name, cell.regime, cell.n, cell.replicate])
+
+    def fit_key(self, cell: Cell) -> Array:
+        """Key of what is random in a cell's fit."""
+        return key_of([self.seed, "fit", self.identity(cell)])
+
+    def data(self, cell: Cell) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Covariates (standard normal), labels and truth of a cell."""
+        regime, key = self.regime(cell.regime), self.data_key(cell)
+        x_key, y_key = jax.random.split(key)
+        with jax.enable_x64(True):
+            x = np.asarray(jax.random.normal(x_key, (cell.n, regime.moe.gate.features)))
+        truth = regime.truth(cell.n)
+        return x, regime.moe.simulate(y_key, truth, x), truth
+
+
+def digest(identity: object) -> str:
+    """SHA-256 of anything that JSON can write, keys sorted."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(identity: object) -> Array:
+    """JAX key derived from an identity: independent of order, workers and retries."""
+    words = np.frombuffer(bytes.fromhex(digest(identity)), dtype=np.uint32)
+    key = jax.random.key(0)
+    for word in words[:4]:
+        key = jax.random.fold_in(key, word)
+    return key

@@ -1,0 +1,97 @@
+"""From the best start to a :class:`~mle.fit.Fit`: the optimality certificate and the standard errors."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from bayes_moe import parameters
+from bayes_moe.experts import Multinomial, linear
+from mle import uncertainty
+from mle.fit import REPLICATED, Certificate, Fit, Start
+from mle.objective import Objective, projected_gradient
+from mle.separation import separated
+from mle.starts import coordinate_scale
+
+LARGE = 12.0  # |coefficient| x size of its covariate beyond which a logistic score is saturated
+
+
+def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
+    """Make a fit of the best start.
+
+    Parameters
+    ----------
+    objective : Objective
+    starts : tuple of Start
+        Best first.
+    method : str
+    """
+    best = starts[0]
+    params = parameters.unflatten(objective.moe.fields, best.free)
+    certificate = certify(objective, starts)
+    errors = uncertainty.StandardErrors(None, None, certificate.status)
+    if certificate.status == "maximum":
+        errors = uncertainty.at(objective, best.free)
+    return Fit(
+        {name: np.asarray(value) for name, value in params.items()},
+        best.log_likelihood,
+        best.converged,
+        best.n_iter,
+        np.array(best.history),
+        starts,
+        certificate,
+        errors.values,
+        errors.covariance,
+        errors.reason,
+        method,
+        objective.data.n,
+    )
+
+
+def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
+    """Check the best start: gradient, curvature, replication, bounds, infinity, separation."""
+    free, names = starts[0].free, np.array(parameters.labels(objective.moe.fields))
+    scale = coordinate_scale(objective.moe, np.asarray(objective.data.x))
+    gradient = projected_gradient(objective, free) * objective.total
+    observed = -objective.hessian(free)
+    scaled = observed / np.outer(scale, scale) / objective.total
+    held = np.zeros(len(free), dtype=bool)
+    if objective.bounds is not None:
+        held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
+    large = (np.abs(free) * scale > LARGE) & ~held
+    return Certificate(
+        _distance(gradient[~held], observed[np.ix_(~held, ~held)], objective.total),
+        np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
+        sum(start.log_likelihood >= starts[0].log_likelihood - REPLICATED for start in starts),
+        tuple(map(str, names[held])),
+        tuple(map(str, names[large])),
+        _separated_components(objective, free) if large.any() else (),
+    )
+
+
+def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float:
+    """sqrt(g' J^-1 g): how many standard errors away the maximum is, were the log likelihood quadratic."""
+    try:
+        root = np.linalg.cholesky(observed)
+    except (
+        np.linalg.LinAlgError
+    ):  # no standard errors to measure in: each observation has a score of order one
+        return float(np.linalg.norm(gradient) / np.sqrt(total))
+    return float(np.linalg.norm(np.linalg.solve(root, gradient)))
+
+
+def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, ...]:
+    """Components that a hyperplane separates on the observations they are responsible for."""
+    moe, data = objective.moe, objective.data
+    params = parameters.unflatten(moe.fields, free)
+    owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))
+    x = np.asarray(data.x).T
+    out = []
+    if separated(np.column_stack([x, np.ones(len(x))]), owner, len(moe.experts)):
+        out.append("the gate")
+    for index, expert in enumerate(moe.experts):
+        if isinstance(expert, Multinomial) and expert.activation is linear:
+            mine = owner == index
+            if separated(x[mine], np.asarray(data.y).argmax(axis=0)[mine], expert.classes):
+                out.append(f"expert {index}")
+    return tuple(out)

@@ -1,0 +1,124 @@
+"""The one EM loop: responsibilities, then the M-step, until nothing is left to gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_moe import parameters
+from bayes_moe.data import Observations, float64
+from bayes_moe.moe import MoE
+from mle import starts as starting
+from mle.certify import finish
+from mle.fit import Fit, Start
+from mle.m_steps import maximise_expected
+from mle.objective import Bounds, Objective, box
+
+MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
+
+
+@float64
+def fit(
+    moe: MoE,
+    x: object,
+    y: object,
+    *,
+    n_init: int = 8,
+    random_state: int | np.random.Generator | None = None,
+    init: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
+    bounds: Bounds | None = None,
+    max_iter: int = 2000,
+    tol: float = 1e-6,
+    weights: object | None = None,
+    m_step: MStep = maximise_expected,
+) -> Fit:
+    """Maximise the log likelihood by EM from many starts.
+
+    Parameters
+    ----------
+    moe : MoE
+    x : array-like, shape (n, d)
+    y : array-like, shape (n,)
+    n_init : int
+        Random starts; all are kept in ``Fit.starts``.
+    random_state : int or Generator
+        Needed unless ``init`` is given.
+    init : mapping or sequence of mappings, optional
+        Parameter values to start from instead.
+    bounds : mapping of str to (low, high), optional
+        The compact parameter space of the theory, by parameter name.
+    max_iter : int
+        EM steps for each start.
+    tol : float
+        A start has converged when the log likelihood still to be gained, by Aitken's extrapolation, is below this.
+    weights : array-like, shape (n,), optional
+        How often each observation counts.
+    m_step : callable
+        From (objective, free vector, responsibilities) to a free vector.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError
+        For bad data or arguments, or if no start reaches a finite log likelihood.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977); Jordan and Jacobs (1994); Böhning et al. (1994) for the stopping rule.
+
+    Examples
+    --------
+    >>> fit = em.fit(moe, x, y, n_init=8, random_state=0)
+    >>> print(fit)
+    """
+    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
+    starts = starting.draw(objective, n_init, random_state, init)
+    climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts)
+    return finish(objective, climbed, "em")
+
+
+def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float, m_step: MStep) -> Start:
+    """EM from one start."""
+    value, r = e_step(objective, free)
+    history = [value]
+    for _ in range(max_iter):
+        free = m_step(objective, free, r)
+        value, r = e_step(objective, free)
+        history.append(value)
+        if remaining_gain(history) < tol:
+            break
+    converged = remaining_gain(history) < tol
+    message = "converged" if converged else f"no convergence after {max_iter} EM steps"
+    return Start(free, value, converged, len(history) - 1, message, tuple(history))
+
+
+def e_step(objective: Objective, free: np.ndarray) -> tuple[float, Array]:
+    """Log likelihood, and responsibilities times weights, (experts, n)."""
+    value, r = _e_step(jnp.asarray(free), objective.moe, objective.data)
+    return float(value), r
+
+
+@jax.jit
+def _e_step(free: Array, moe: MoE, data: Observations) -> tuple[Array, Array]:
+    joint = moe.log_joint(parameters.unflatten(moe.fields, free), data)
+    log_density = jax.nn.logsumexp(joint, axis=0)
+    weights = 1.0 if data.weights is None else data.weights
+    return jnp.sum(weights * log_density), weights * jnp.exp(joint - log_density)
+
+
+def remaining_gain(history: Sequence[float]) -> float:
+    """Log likelihood still to be gained, by Aitken's extrapolation of the last three values."""
+    if len(history) < 3:  # noqa: PLR2004
+        return np.inf
+    before, last = history[-2] - history[-3], history[-1] - history[-2]
+    if last <= 0:
+        return 0.0
+    ratio = last / before if before > 0 else np.inf
+    return last * ratio / (1 - ratio) if ratio < 1 else np.inf

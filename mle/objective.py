@@ -1,0 +1,178 @@
+"""The log likelihood as SciPy's optimisers want it: a function of the free vector, with exact derivatives.
+
+Each compiled function takes the model as an argument, so that there is one compilation for each model structure
+and shape, never one for each fit or each M-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy import optimize
+
+from bayes_moe import parameters
+from bayes_moe.data import Observations
+from bayes_moe.moe import MoE
+
+Bounds = Mapping[str, tuple[float, float]]
+
+
+def _log_likelihood(free: Array, moe: MoE, data: Observations) -> Array:
+    return moe.log_likelihood(parameters.unflatten(moe.fields, free), data)
+
+
+def _log_densities(free: Array, moe: MoE, data: Observations) -> Array:
+    return jax.nn.logsumexp(moe.log_joint(parameters.unflatten(moe.fields, free), data), axis=0)
+
+
+_value = jax.jit(_log_likelihood)
+_value_and_grad = jax.jit(jax.value_and_grad(_log_likelihood))
+_hessian = jax.jit(jax.hessian(_log_likelihood))
+_scores = jax.jit(jax.jacfwd(_log_densities))
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Log likelihood of a model on data, over the free vector.
+
+    Parameters
+    ----------
+    moe : MoE
+    data : Observations
+    bounds : array, shape (P, 2), or None
+        Box for the free vector.
+    """
+
+    moe: MoE
+    data: Observations
+    bounds: np.ndarray | None = None
+
+    @property
+    def total(self) -> float:
+        """Total weight: the number of observations where they count once each."""
+        return float(self.data.n if self.data.weights is None else self.data.weights.sum())
+
+    def value(self, free: np.ndarray) -> float:
+        """Log likelihood."""
+        return float(_value(jnp.asarray(free), self.moe, self.data))
+
+    def value_and_grad(self, free: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log likelihood and score."""
+        value, grad = _value_and_grad(jnp.asarray(free), self.moe, self.data)
+        return float(value), np.asarray(grad)
+
+    def hessian(self, free: np.ndarray) -> np.ndarray:
+        """Second derivatives of the log likelihood, (P, P)."""
+        return np.asarray(_hessian(jnp.asarray(free), self.moe, self.data))
+
+    def scores(self, free: np.ndarray) -> np.ndarray:
+        """Score of each observation, unweighted, (n, P)."""
+        return np.asarray(_scores(jnp.asarray(free), self.moe, self.data))
+
+
+def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
+    """Turn bounds by name into a box for the free vector.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, an empty interval, or a parameter that does not live on the whole line.
+    """
+    if bounds is None:
+        return None
+    where = parameters.blocks(moe.fields)
+    out = np.tile([-np.inf, np.inf], (parameters.size(moe.fields), 1))
+    for name, interval in bounds.items():
+        if name not in where:
+            raise ValueError(f"bounds: {name!r} is no parameter. This model has {', '.join(where)}.")
+        if (
+            moe.fields[name].shape != moe.fields[name].free_shape
+            or "real" not in repr(moe.fields[name].support).lower()
+        ):
+            raise ValueError(f"bounds: {name} already lives in {moe.fields[name].support!r}.")
+        low, high = np.broadcast_to(np.asarray(interval, dtype=float), (2,))
+        if not low < high:
+            raise ValueError(f"bounds: {name} must be a pair (low, high) with low < high, got {interval!r}.")
+        out[where[name]] = low, high
+    return out
+
+
+def maximise(
+    value_and_grad: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    scale: float,
+    *,
+    hessian: Callable[[np.ndarray], np.ndarray] | None = None,
+    bounds: np.ndarray | None = None,
+    max_iter: int = 500,
+    gtol: float = 1e-8,
+    callback: Callable[[float], None] | None = None,
+) -> optimize.OptimizeResult:
+    """Maximise a smooth function with SciPy: exact trust region, BFGS, or L-BFGS-B inside a box.
+
+    Parameters
+    ----------
+    value_and_grad : callable
+    start : ndarray, shape (P,)
+    scale : float
+        The function is divided by it, so that ``gtol`` bounds the mean score.
+    hessian : callable, optional
+        With it, and without bounds, steps come from an exact trust region.
+    bounds : ndarray, shape (P, 2), optional
+    max_iter, gtol : int, float
+    callback : callable, optional
+        Called with the function's value after each iteration.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``fun`` is the maximum itself.
+    """
+    record = (lambda intermediate_result: callback(-scale * intermediate_result.fun)) if callback else None
+
+    def negative(free: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = value_and_grad(free)
+        return -value / scale, -grad / scale
+
+    if bounds is not None:
+        # ftol at rounding error: convergence is decided by the projected gradient.
+        options = {"maxiter": max_iter, "gtol": gtol, "ftol": 1e-15, "maxcor": 30}
+        result = optimize.minimize(
+            negative, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=record
+        )
+    elif hessian is not None:
+        result = optimize.minimize(
+            negative,
+            start,
+            jac=True,
+            hess=lambda free: -hessian(free) / scale,
+            method="trust-exact",
+            options={"maxiter": max_iter, "gtol": gtol},
+            callback=record,
+        )
+    else:
+        result = optimize.minimize(
+            negative,
+            start,
+            jac=True,
+            method="BFGS",
+            options={"maxiter": max_iter, "gtol": gtol},
+            callback=record,
+        )
+    result.fun = -scale * result.fun
+    return result
+
+
+def projected_gradient(objective: Objective, free: np.ndarray) -> np.ndarray:
+    """Mean score, zero where a bound holds the parameter back."""
+    grad = objective.value_and_grad(free)[1] / objective.total
+    if objective.bounds is None:
+        return grad
+    low, high = objective.bounds.T
+    held = ((free <= low) & (grad < 0)) | ((free >= high) & (grad > 0))
+    return np.where(held, 0.0, grad)

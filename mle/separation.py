@@ -1,0 +1,53 @@
+"""Separation: does a hyperplane split the classes, so that the likelihood has no finite maximum?"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize
+
+
+def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
+    """Whether labels are completely or quasi-completely separated by linear scores.
+
+    Solves max sum_(i,k) v_ik with v_ik = (b_(y_i) - b_k)' x_i >= 0 for k != y_i and -1 <= b <= 1: the optimum is positive
+    if and only if the multinomial logistic likelihood has no finite maximum (in directions that move the scores).
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, d)
+        Covariates, a constant column included where there is an intercept.
+    codes : ndarray of int, shape (n,)
+    classes : int
+
+    Returns
+    -------
+    bool
+
+    References
+    ----------
+    Konis (2007), "Linear programming algorithms for detecting separated data in binary logistic regression
+    models"; Albert and Anderson (1984) for several classes.
+    """
+    n, d = x.shape
+    if n == 0:
+        return True
+    unit = x / np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
+    rows = [
+        _contrasts(unit[codes == own], own, other, classes)
+        for own in range(classes)
+        for other in range(classes)
+    ]
+    margins = np.vstack([r for r in rows if r is not None])
+    result = optimize.linprog(
+        -margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1)
+    )
+    return bool(result.status == 0 and -result.fun > 1e-8 * n)  # noqa: PLR2004
+
+
+def _contrasts(x: np.ndarray, own: int, other: int, classes: int) -> np.ndarray | None:
+    """Rows such that row @ b = (b_own - b_other)' x, with the last class pinned at zero."""
+    if own == other or not len(x):
+        return None
+    out = np.zeros((len(x), classes, x.shape[1]))
+    out[:, own], out[:, other] = x, -x
+    return out[:, :-1].reshape(len(x), -1)

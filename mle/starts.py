@@ -1,0 +1,92 @@
+"""Where optimisers start, and what became of every start."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bayes_moe import parameters
+from bayes_moe.moe import MoE
+from mle.fit import Start
+from mle.objective import Objective
+
+NEAR_ZERO = 0.1  # spread of the first random start; the others have spread 1
+
+
+def draw(
+    objective: Objective,
+    n_init: int,
+    random_state: int | np.random.Generator | None,
+    init: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
+) -> np.ndarray:
+    """Return free vectors to start from.
+
+    Parameters
+    ----------
+    objective : Objective
+    n_init : int
+        How many random starts: normal, scaled by the root mean square of each covariate, the first near zero.
+    random_state : int or Generator
+        Needed for random starts.
+    init : mapping or sequence of mappings, optional
+        Parameter values to start from instead.
+
+    Returns
+    -------
+    ndarray, shape (starts, P)
+
+    Raises
+    ------
+    ValueError
+        If neither ``init`` nor ``random_state`` is given, or values do not fit.
+    """
+    moe = objective.moe
+    if init is not None:
+        given = [init] if isinstance(init, Mapping) else list(init)
+        starts = np.array([parameters.flatten(moe.fields, moe.params(**values)) for values in given])
+    else:
+        if isinstance(n_init, bool) or not isinstance(n_init, int | np.integer) or n_init < 1:
+            raise ValueError(f"n_init must be an integer of at least 1, got {n_init!r}.")
+        if random_state is None:
+            raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
+        spread = np.where(np.arange(n_init) == 0, NEAR_ZERO, 1.0)[:, None]
+        normal = np.random.default_rng(random_state).normal(size=(n_init, parameters.size(moe.fields)))
+        starts = spread * normal / coordinate_scale(moe, np.asarray(objective.data.x))
+    return starts if objective.bounds is None else np.clip(starts, *objective.bounds.T)
+
+
+def coordinate_scale(moe: MoE, x: np.ndarray) -> np.ndarray:
+    """Size of what multiplies each free coordinate: the covariate's root mean square, or one."""
+    rms = np.sqrt((x**2).mean(axis=1))
+    rms = np.where(rms > 0, rms, 1.0)
+    parts = [
+        np.broadcast_to(rms if field.dims[-1:] == ("feature",) else 1.0, field.free_shape).ravel()
+        for field in moe.fields.values()
+    ]
+    return np.concatenate(parts)
+
+
+def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[Start, ...]:
+    """Climb from every start; one that fails is recorded, never fatal. Best first.
+
+    Raises
+    ------
+    ValueError
+        If every start failed.
+    """
+    results = []
+    for index, free in enumerate(starts):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # line searches probe overflowing points
+            start = climb(free)
+        if not np.isfinite(start.log_likelihood):
+            start = start.failed("the log likelihood is not finite")
+        results.append(start.numbered(index))
+    if all(start.log_likelihood == -np.inf for start in results):
+        reasons = sorted({start.message for start in results})
+        raise ValueError(
+            f"no start reached a finite log likelihood: {'; '.join(reasons)}. Check x, or give init."
+        )
+    return tuple(sorted(results, key=lambda start: -start.log_likelihood))
