@@ -112,7 +112,7 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
             f"x must have the columns {list(names)} in that order, got {list(columns(x))}. Pass x[{list(names)}]."
         )
     array = check_real("x", x)
-    if array.ndim != 2:  # noqa: PLR2004
+    if array.ndim != 2:
         raise ValueError(
             f"x must be two-dimensional, (n, {features}), got shape {array.shape}. "
             "Use x.reshape(-1, 1) for one feature."
@@ -148,9 +148,7 @@ def check_classes(classes: Sequence[Hashable] | None, count: int) -> tuple[Hasha
         return tuple(range(count))
     labels = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
     if len(labels) != count:
-        raise ValueError(
-            f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}."
-        )
+        raise ValueError(f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}.")
     if len(set(labels)) != count:
         raise ValueError(f"classes must be distinct, got {list(labels)}.")
     return labels

@@ -66,9 +66,7 @@ def _evaluation(model: Model, layout: Layout, extra: tuple[str, ...]) -> Callabl
     return evaluate
 
 
-def _one_draw(
-    model: Model, args: tuple, layout: Layout, free: Array, key: Array, extra: tuple[str, ...]
-) -> Groups:
+def _one_draw(model: Model, args: tuple, layout: Layout, free: Array, key: Array, extra: tuple[str, ...]) -> Groups:
     values = constrain_fn(model, args, {}, layout.sites(free), return_deterministic=True)
     trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args)
     sampled = {name: site for name, site in trace.items() if site["type"] == "sample"}
@@ -137,9 +135,7 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
         dims=dims,
         attrs={"/": plain},
     )
-    tree["log_prior"] = arviz_base.from_dict({"log_prior": groups["log_prior"]}, dims=log_prior_dims)[
-        "log_prior"
-    ]
+    tree["log_prior"] = arviz_base.from_dict({"log_prior": groups["log_prior"]}, dims=log_prior_dims)["log_prior"]
     if constants:
         tree["constant_data"] = _constant_data(moe, constants)
     return tree

@@ -72,9 +72,7 @@ def check(idata: xr.DataTree) -> Verdict:
     bad = _degenerate(draws)
     if missing or bad:
         nan = float("nan")
-        return Verdict(
-            tuple(missing + bad), int(stats.get("diverging", np.array(0)).sum()), nan, nan, nan, nan
-        )
+        return Verdict(tuple(missing + bad), int(stats.get("diverging", np.array(0)).sum()), nan, nan, nan, nan)
     worst = {name: _extreme(function(draws), pick) for name, function, pick in _CONVERGENCE}
     ebfmi = float(azs.bfmi(idata)["energy"].min())
     divergences = int(stats["diverging"].sum())

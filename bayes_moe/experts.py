@@ -52,9 +52,7 @@ def activation_function(activation: str | Activation, name: str = "activation") 
         return ACTIVATIONS[activation]
     near = difflib.get_close_matches(str(activation), ACTIVATIONS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"{name} must be one of {', '.join(ACTIVATIONS)} or a JAX function, got {activation!r}.{hint}"
-    )
+    raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)} or a JAX function, got {activation!r}.{hint}")
 
 
 @register_dataclass
@@ -102,11 +100,11 @@ class Multinomial:
         return self.activation(scores)
 
     def log_probabilities(self, params: Params, covariates: Covariates) -> Array:
-        """log f(s | x), shape (experts, classes, n)."""
+        """Log f(s | x), shape (experts, classes, n)."""
         return jax.nn.log_softmax(self.logits(params, covariates.x), axis=1)
 
     def log_density(self, params: Params, data: Observations) -> Array:
-        """log f(y | x), shape (experts, n)."""
+        """Log f(y | x), shape (experts, n)."""
         logits = self.logits(params, data.x)
         return jnp.sum(data.y * logits, axis=1) - jax.nn.logsumexp(logits, axis=1)
 
@@ -148,7 +146,7 @@ class Frozen:
         """softmax_s(act(eta0_s' x)) with class vectors ``eta0`` of shape (classes, d)."""
         weights = check_real("frozen", eta0)
         act = activation_function(activation, "frozen_activation")
-        if weights.ndim != 2 or len(weights) < 2:  # noqa: PLR2004
+        if weights.ndim != 2 or len(weights) < 2:
             raise ValueError(
                 f"frozen must have shape (classes, features) with at least two classes, got {weights.shape}."
             )
@@ -165,9 +163,7 @@ class Frozen:
     def classifier(fitted: object) -> Frozen:
         """Wrap a fitted scikit-learn classifier with ``predict_log_proba``; its ``classes_`` are kept."""
         if not hasattr(fitted, "classes_"):
-            raise ValueError(
-                f"frozen must be a fitted classifier, got {fitted!r} without classes_. Fit it first."
-            )
+            raise ValueError(f"frozen must be a fitted classifier, got {fitted!r} without classes_. Fit it first.")
         labels = tuple(label.item() if isinstance(label, np.generic) else label for label in fitted.classes_)
         names = getattr(fitted, "feature_names_in_", None)
         return Frozen(
@@ -191,7 +187,7 @@ class Frozen:
                 )
             return table
 
-        if table.ndim != 2:  # noqa: PLR2004
+        if table.ndim != 2:
             raise ValueError(f"frozen must have shape (n, classes), got {table.shape}.")
         return Frozen(table.shape[1], source)
 
@@ -201,16 +197,16 @@ class Frozen:
         return {}
 
     def evaluate(self, x: object) -> np.ndarray:
-        """log f0(s | x), checked, shape (classes, n)."""
+        """Log f0(s | x), checked, shape (classes, n)."""
         table = np.asarray(self.source(x), dtype=np.float64)
         if not np.allclose(logsumexp(table, axis=1), 0.0, atol=1e-6):
             raise ValueError("frozen must give log-probabilities whose exponentials sum to one in each row.")
         return np.ascontiguousarray(table.T)
 
-    def log_probabilities(self, params: Params, covariates: Covariates) -> Array:  # noqa: ARG002
-        """log f0(s | x), shape (1, classes, n)."""
+    def log_probabilities(self, params: Params, covariates: Covariates) -> Array:
+        """Log f0(s | x), shape (1, classes, n)."""
         return covariates.frozen[None]
 
-    def log_density(self, params: Params, data: Observations) -> Array:  # noqa: ARG002
-        """log f0(y | x), shape (1, n)."""
+    def log_density(self, params: Params, data: Observations) -> Array:
+        """Log f0(y | x), shape (1, n)."""
         return data.frozen[None]

@@ -67,9 +67,7 @@ def contaminated(
     count, names = _features(features, expert)
     labels = check_classes(expert.labels if classes is None else classes, expert.classes)
     if expert.labels is not None and labels != expert.labels:
-        raise ValueError(
-            f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}."
-        )
+        raise ValueError(f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}.")
     adapter = Multinomial(1, expert.classes, count, act, reference)
     return MoE(Softmax(2, count), (expert, adapter), labels, names)
 
@@ -91,7 +89,7 @@ def _as_frozen(frozen: object, activation: str | Activation) -> Frozen:
         expert = Frozen.classifier(frozen)
     else:
         expert = Frozen.logits(frozen, activation)
-    if expert.classes < 2:  # noqa: PLR2004
+    if expert.classes < 2:
         raise ValueError(f"frozen must have at least two classes, got {expert.classes}.")
     return expert
 

@@ -50,6 +50,6 @@ class Softmax:
         }
 
     def log_weights(self, params: Params, x: Array) -> Array:
-        """log p(i | x), shape (experts, n)."""
+        """Log p(i | x), shape (experts, n)."""
         scores = params["beta"] @ x + params["tau"][:, None]
         return jax.nn.log_softmax(jnp.concatenate([jnp.zeros_like(scores[:1]), scores]), axis=0)

@@ -116,7 +116,7 @@ def inverse_diagonal(information: np.ndarray, jacobian: np.ndarray) -> np.ndarra
     rows = (jacobian / scale) @ vectors
     null = values <= SINGULAR * values.max()
     size = np.sqrt((rows**2).sum(axis=1))
-    touched = (np.abs(rows[:, null]) > 1e-6 * size[:, None]).any(axis=1)  # noqa: PLR2004
+    touched = (np.abs(rows[:, null]) > 1e-6 * size[:, None]).any(axis=1)
     finite = (rows[:, ~null] ** 2 / values[~null]).sum(axis=1)
     return np.where(touched, np.inf, finite)
 
@@ -186,21 +186,19 @@ def strong_identifiability(
         For arguments that do not fit.
     """
     points, rows = check_real("eta", eta), check_real("x", x)
-    if points.ndim != 2 or rows.ndim != 2:  # noqa: PLR2004
+    if points.ndim != 2 or rows.ndim != 2:
         raise ValueError(f"eta and x must be two-dimensional, got shapes {points.shape} and {rows.shape}.")
     slopes = np.full(rows.shape[1], rows.shape[1] ** -0.5) if beta is None else check_real("beta", beta)
     h = _scalar_expert(expert, offset)
     first = jax.vmap(jax.vmap(jax.grad(h, 1), (0, None)), (None, 0))(jnp.asarray(rows), jnp.asarray(points))
-    second = jax.vmap(jax.vmap(jax.hessian(h, 1), (0, None)), (None, 0))(
-        jnp.asarray(rows), jnp.asarray(points)
-    )
+    second = jax.vmap(jax.vmap(jax.hessian(h, 1), (0, None)), (None, 0))(jnp.asarray(rows), jnp.asarray(points))
     gate = np.exp(rows @ slopes)
     second_order, first_order = [], []
-    for l, (d1, d2) in enumerate(zip(np.asarray(first), np.asarray(second), strict=True)):
+    for own, (d1, d2) in enumerate(zip(np.asarray(first), np.asarray(second), strict=True)):
         times_x = _products(d1, rows)
         second_order.append(_smallest([d1, times_x, d2.reshape(len(rows), -1), _products(d1, d1)]))
         first_order.append(_smallest([d1, times_x, gate[:, None] * d1]))
-        second_order += [_smallest([_products(d1, np.asarray(other))]) for other in first[l + 1 :]]
+        second_order += [_smallest([_products(d1, np.asarray(other))]) for other in first[own + 1 :]]
     return Identifiability(min(second_order), min(first_order), tolerance)
 
 
@@ -218,7 +216,7 @@ def _takes_two(function: Callable) -> bool:
         jax.eval_shape(function, jnp.zeros(2), jnp.zeros(2))
         jax.eval_shape(function, jnp.zeros(()))
     except TypeError:
-        return function.__code__.co_argcount == 2 if hasattr(function, "__code__") else False  # noqa: PLR2004
+        return function.__code__.co_argcount == 2 if hasattr(function, "__code__") else False
     return False
 
 
@@ -234,6 +232,6 @@ def _smallest(families: list[np.ndarray]) -> float:
 def _distinct(family: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(family, axis=0)
     columns = family / np.where(length > 0, length, 1.0)
-    same = np.abs(columns.T @ columns) > 1 - 1e-12  # noqa: PLR2004
+    same = np.abs(columns.T @ columns) > 1 - 1e-12
     kept = [j for j in range(columns.shape[1]) if not same[j, :j].any()]
     return columns[:, kept]

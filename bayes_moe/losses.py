@@ -33,9 +33,7 @@ def errors(params: Params, truth: Params) -> dict[str, Array]:
     """
     out = {name: _norm(jnp.asarray(params[name]) - truth[name]) for name in truth}
     if "tau" in truth:
-        out["tau"] = jnp.sum(
-            jnp.abs(jnp.exp(jnp.asarray(params["tau"])) - jnp.exp(jnp.asarray(truth["tau"])))
-        )
+        out["tau"] = jnp.sum(jnp.abs(jnp.exp(jnp.asarray(params["tau"])) - jnp.exp(jnp.asarray(truth["tau"]))))
     return out
 
 

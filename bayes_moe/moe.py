@@ -160,7 +160,7 @@ class MoE:
     # The likelihood, for code ------------------------------------------------------------------------------
 
     def log_joint(self, params: Params, data: Observations) -> Array:
-        """log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it."""
+        """Log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it."""
         per_expert = [expert.log_density(params, data) for expert in self.experts]
         return self.gate.log_weights(params, data.x) + jnp.concatenate(per_expert)
 
@@ -170,7 +170,7 @@ class MoE:
         return jnp.sum(log_density if data.weights is None else data.weights * log_density)
 
     def log_class_probabilities(self, params: Params, covariates: Covariates) -> Array:
-        """log p(y = s | x), shape (classes, n)."""
+        """Log p(y = s | x), shape (classes, n)."""
         per_expert = [expert.log_probabilities(params, covariates) for expert in self.experts]
         log_weights = self.gate.log_weights(params, covariates.x)
         return jax.nn.logsumexp(log_weights[:, None] + jnp.concatenate(per_expert), axis=0)
@@ -188,7 +188,7 @@ class MoE:
 
     @float64
     def log_density(self, params: Params, x: object, y: object) -> np.ndarray:
-        """log p(y | x), shape (n,).
+        """Log p(y | x), shape (n,).
 
         Parameters
         ----------

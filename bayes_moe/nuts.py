@@ -43,9 +43,7 @@ class Mixture(Distribution):
 
     pytree_data_fields = ("moe", "params", "covariates")
 
-    def __init__(
-        self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None
-    ):
+    def __init__(self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None):
         self.moe = moe
         self.params = params
         self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
@@ -63,14 +61,12 @@ class Mixture(Distribution):
         return draws.reshape(*sample_shape, self.covariates.n)
 
     def log_prob(self, value: Array) -> Array:
-        """log p(y | x) at class positions ``value``, shape (n,)."""
+        """Log p(y | x) at class positions ``value``, shape (n,)."""
         data = self.moe.condition(self.covariates, value)
         return jax.nn.logsumexp(self.moe.log_joint(self.params, data), axis=0)
 
 
-def posterior_model(
-    inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None
-) -> None:
+def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None) -> None:
     """Priors by name, then the mixture: what :func:`sample` runs."""
     moe, prior, covariates = inputs
     params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
@@ -169,9 +165,7 @@ def sample(
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
             layout, draws = sampler.run(target, args, key, settings, start, bar.update)
         extra = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
-        groups = datatree.groups(
-            target, args, layout, draws, settings, key, [k for k, on in extra.items() if on]
-        )
+        groups = datatree.groups(target, args, layout, draws, settings, key, [k for k, on in extra.items() if on])
     about = {
         "seed": repr(rng_key),
         "dtype": dtype,

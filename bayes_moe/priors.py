@@ -52,12 +52,8 @@ def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
         if name not in moe.fields:
             near = difflib.get_close_matches(name, moe.fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}"
-            )
-    return {
-        name: _shaped(name, field, given.get(name, _default(name)), moe) for name, field in moe.fields.items()
-    }
+            raise ValueError(f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}")
+    return {name: _shaped(name, field, given.get(name, _default(name)), moe) for name, field in moe.fields.items()}
 
 
 def _default(name: str) -> Distribution:
@@ -69,9 +65,7 @@ def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
     if not isinstance(prior, Distribution) and callable(prior):
         prior = prior(moe)
     if not isinstance(prior, Distribution):
-        raise ValueError(
-            f"prior: {name} must be a NumPyro distribution or a function of the model, got {prior!r}."
-        )
+        raise ValueError(f"prior: {name} must be a NumPyro distribution or a function of the model, got {prior!r}.")
     if prior.is_discrete:
         raise ValueError(f"prior: {name} is continuous, got the discrete {type(prior).__name__}.")
     batch = field.shape[: len(field.shape) - prior.event_dim]

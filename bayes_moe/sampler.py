@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.hmc import hmc
@@ -89,9 +88,7 @@ def layout(model: Model, args: tuple) -> Layout:
     latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
     discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
     if discrete:
-        raise ValueError(
-            f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}."
-        )
+        raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
     if not latent:
         raise ValueError("the model has no latent sites: nothing to sample.")
     shapes = {k: biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])) for k, s in latent.items()}
@@ -162,9 +159,7 @@ def find_modes(model: Model, where: Layout, args: tuple, starts: np.ndarray) -> 
         value, grad = value_and_grad(jnp.asarray(free, dtype=starts.dtype), args)
         return float(value), np.asarray(grad, dtype=np.float64)
 
-    results = [
-        optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts
-    ]
+    results = [optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
     finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
     if not finite:
         raise ValueError(
@@ -181,9 +176,7 @@ def whitening(model: Model, where: Layout, args: tuple, mode: np.ndarray) -> np.
     Negative or tiny eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least
     1e-6 of the largest: the factor is always invertible, and warm-up adapts the scale of each axis anyway.
     """
-    hessian = np.asarray(
-        compiled(_potentials(model, where)[1], jnp.asarray(mode), args)(jnp.asarray(mode), args)
-    )
+    hessian = np.asarray(compiled(_potentials(model, where)[1], jnp.asarray(mode), args)(jnp.asarray(mode), args))
     if not np.isfinite(hessian).all():
         return np.eye(len(mode), dtype=mode.dtype)
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
@@ -247,10 +240,7 @@ def _starts(
     missing = [name for name, _ in where.shapes if name not in start]
     if missing:
         raise ValueError(f"init must give every latent site, missing: {', '.join(missing)}.")
-    free = [
-        jnp.ravel(biject_to(trace[name]["fn"].support).inv(jnp.asarray(start[name])))
-        for name, _ in where.shapes
-    ]
+    free = [jnp.ravel(biject_to(trace[name]["fn"].support).inv(jnp.asarray(start[name]))) for name, _ in where.shapes]
     return np.asarray(jnp.concatenate(free))[None]
 
 
@@ -259,9 +249,7 @@ def _plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]
 
 
-def _chain(
-    kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, on_progress: Callable
-) -> Callable:
+def _chain(kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, on_progress: Callable) -> Callable:
     """One chain as a function of its key and start: blocks of transitions, warm-up dropped."""
     init, advance = kernel
     total = settings.num_warmup + settings.num_samples

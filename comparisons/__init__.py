@@ -1,1 +1,1 @@
-"""Maximum likelihood and Bayes side by side: how fast does each approach the truth?"""
+"""Maximum likelihood and Bayes side by side, and how fast each approaches the truth."""

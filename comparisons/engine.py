@@ -21,9 +21,7 @@ from comparisons.study import Cell, Regime, Study
 TEST_ROWS = 2000  # covariates over which Hellinger distances are averaged
 
 
-def run(
-    study: Study, store: Store, on_cell: Callable[[Cell, dict], None], workers: int | None = None
-) -> None:
+def run(study: Study, store: Store, on_cell: Callable[[Cell, dict], None], workers: int | None = None) -> None:
     """Run what the store lacks.
 
     Parameters

@@ -69,9 +69,7 @@ LADDER: tuple[dict[str, object], ...] = (
 )
 
 
-def posterior(
-    moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mapping[str, object]
-) -> Estimate:
+def posterior(moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
     for attempt, rung in enumerate(LADDER):
         idata = nuts.sample(

@@ -57,9 +57,7 @@ def _panel(axis: mpl.axes.Axes, rows: report.Rows, study: Study, regime: Regime,
             continue
         low, high = _interval(c)
         bars = [c.medians - low, high - c.medians]
-        axis.errorbar(
-            c.sizes, c.medians, yerr=bars, label=c.label, lw=1.3, ms=4, capsize=2, **STYLES[c.label]
-        )
+        axis.errorbar(c.sizes, c.medians, yerr=bars, label=c.label, lw=1.3, ms=4, capsize=2, **STYLES[c.label])
         if c.slope:
             notes.append((f"{c.slope.value:+.2f}", STYLES[c.label]["color"]))
     sizes = sorted({n for counts in study.sizes.values() for n in counts})
@@ -69,9 +67,7 @@ def _panel(axis: mpl.axes.Axes, rows: report.Rows, study: Study, regime: Regime,
     exponent = regime.exponents[parameter]
     theory = limit[-1] * (np.array(sizes) / sizes[-1]) ** exponent
     axis.plot(sizes, theory, color="0.6", lw=3, alpha=0.6, zorder=0, label="slope of the theorem")
-    axis.set(
-        xscale="log", yscale="log", title=f"{SYMBOLS.get(parameter, parameter)}   (theorem: {exponent:+.3f})"
-    )
+    axis.set(xscale="log", yscale="log", title=f"{SYMBOLS.get(parameter, parameter)}   (theorem: {exponent:+.3f})")
     for i, (text, colour) in enumerate(notes):
         axis.text(0.97, 0.95 - 0.09 * i, text, color=colour, transform=axis.transAxes, ha="right", va="top")
 

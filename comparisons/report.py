@@ -44,11 +44,7 @@ class Curve:
 
 def curve(rows: Rows, regime: Regime, estimator: str, column: str, label: str) -> Curve:
     """Collect one column of the finished rows, all that did not end in an error."""
-    mine = [
-        r
-        for r in rows
-        if r["regime"] == regime.name and r["estimator"] == estimator and r["status"] != "error"
-    ]
+    mine = [r for r in rows if r["regime"] == regime.name and r["estimator"] == estimator and r["status"] != "error"]
     sizes = tuple(sorted({int(r["n"]) for r in mine}))
     errors = tuple(np.array([r[column] for r in mine if r["n"] == n], dtype=float) for n in sizes)
     return Curve(label, sizes, errors)
@@ -93,10 +89,7 @@ def failures(rows: Rows) -> str:
     for estimator in sorted({str(r["estimator"]) for r in rows}):
         mine = [r for r in rows if r["estimator"] == estimator]
         counts = Counter(str(r["status"]) for r in mine)
-        bad = (
-            ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok")
-            or "none failed"
-        )
+        bad = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok") or "none failed"
         note = f"; {sum(bool(r.get('at_bounds')) for r in mine)} at a bound" if estimator == "mle" else ""
         retried = sum(r.get("attempt", 0) > 0 for r in mine)
         note += f"; {retried} climbed the ladder" if estimator == "nuts" else ""

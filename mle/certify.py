@@ -73,9 +73,7 @@ def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float
     """sqrt(g' J^-1 g): how many standard errors away the maximum is, were the log likelihood quadratic."""
     try:
         root = np.linalg.cholesky(observed)
-    except (
-        np.linalg.LinAlgError
-    ):  # no standard errors to measure in: each observation has a score of order one
+    except np.linalg.LinAlgError:  # no standard errors to measure in: each observation has a score of order one
         return float(np.linalg.norm(gradient) / np.sqrt(total))
     return float(np.linalg.norm(np.linalg.solve(root, gradient)))
 

@@ -115,7 +115,7 @@ def _e_step(free: Array, moe: MoE, data: Observations) -> tuple[Array, Array]:
 
 def remaining_gain(history: Sequence[float]) -> float:
     """Log likelihood still to be gained, by Aitken's extrapolation of the last three values."""
-    if len(history) < 3:  # noqa: PLR2004
+    if len(history) < 3:
         return np.inf
     before, last = history[-2] - history[-3], history[-1] - history[-2]
     if last <= 0:

@@ -84,7 +84,7 @@ class Certificate:
     def positive_definite(self) -> bool:
         """Whether the observed information is positive definite, well above rounding error."""
         values = self.hessian_eigenvalues
-        return bool(values[0] > 1e-10 * values[-1])  # noqa: PLR2004
+        return bool(values[0] > 1e-10 * values[-1])
 
     @property
     def status(self) -> str:
@@ -157,8 +157,6 @@ class Fit:
         for name, value in self.params.items():
             for index in np.ndindex(value.shape):
                 label = f"{name}[{','.join(map(str, index))}]"
-                error = (
-                    "" if self.standard_errors is None else f"  se {self.standard_errors[name][index]:.4g}"
-                )
+                error = "" if self.standard_errors is None else f"  se {self.standard_errors[name][index]:.4g}"
                 lines.append(f"  {label:<14}{value[index]: .6g}{error}")
         return "\n".join(lines + ([f"no standard errors: {self.reason}"] if self.reason else []))

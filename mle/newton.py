@@ -72,9 +72,7 @@ def fit(
     """
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
     starts = starting.draw(objective, n_init, random_state, init)
-    return finish(
-        objective, starting.run_all(lambda free: climb(objective, free, max_iter, tol), starts), "newton"
-    )
+    return finish(objective, starting.run_all(lambda free: climb(objective, free, max_iter, tol), starts), "newton")
 
 
 def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float) -> Start:

@@ -32,16 +32,10 @@ def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
     if n == 0:
         return True
     unit = x / np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
-    rows = [
-        _contrasts(unit[codes == own], own, other, classes)
-        for own in range(classes)
-        for other in range(classes)
-    ]
+    rows = [_contrasts(unit[codes == own], own, other, classes) for own in range(classes) for other in range(classes)]
     margins = np.vstack([r for r in rows if r is not None])
-    result = optimize.linprog(
-        -margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1)
-    )
-    return bool(result.status == 0 and -result.fun > 1e-8 * n)  # noqa: PLR2004
+    result = optimize.linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1))
+    return bool(result.status == 0 and -result.fun > 1e-8 * n)
 
 
 def _contrasts(x: np.ndarray, own: int, other: int, classes: int) -> np.ndarray | None:

@@ -86,7 +86,5 @@ def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[S
         results.append(start.numbered(index))
     if all(start.log_likelihood == -np.inf for start in results):
         reasons = sorted({start.message for start in results})
-        raise ValueError(
-            f"no start reached a finite log likelihood: {'; '.join(reasons)}. Check x, or give init."
-        )
+        raise ValueError(f"no start reached a finite log likelihood: {'; '.join(reasons)}. Check x, or give init.")
     return tuple(sorted(results, key=lambda start: -start.log_likelihood))

@@ -14,9 +14,7 @@ from mle.fit import Fit
 from mle.objective import Objective
 
 KINDS = ("observed", "sandwich")
-SINGULAR = (
-    1e-10  # smallest over largest eigenvalue of the scaled information below which it counts as singular
-)
+SINGULAR = 1e-10  # smallest over largest eigenvalue of the scaled information below which it counts as singular
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,7 @@ class StandardErrors:
 
 
 @float64
-def standard_errors(
-    moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "observed", weights: object = None
-):
+def standard_errors(moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "observed", weights: object = None):
     """Standard errors of a fit.
 
     Observed: the inverse of J = -d2 l. Sandwich: J^-1 (sum_i s_i s_i') J^-1, right also where the model is wrong.
@@ -98,9 +94,7 @@ def _by_name(moe: MoE, free: np.ndarray, covariance: np.ndarray) -> dict[str, np
     jacobian = information.jacobian(moe, params)
     errors = np.sqrt(np.einsum("ip,pq,iq->i", jacobian, covariance, jacobian))
     parts = np.split(errors, np.cumsum([value.size for value in params.values()])[:-1])
-    return {
-        name: part.reshape(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)
-    }
+    return {name: part.reshape(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}
 
 
 def wald(fit: Fit, level: float = 0.95) -> dict[str, np.ndarray]:
@@ -128,8 +122,6 @@ def wald(fit: Fit, level: float = 0.95) -> dict[str, np.ndarray]:
         raise ValueError(f"the fit has no standard errors: {fit.reason}.")
     z = stats.norm.ppf(0.5 + level / 2)
     return {
-        name: np.stack(
-            [value - z * fit.standard_errors[name], value + z * fit.standard_errors[name]], axis=-1
-        )
+        name: np.stack([value - z * fit.standard_errors[name], value + z * fit.standard_errors[name]], axis=-1)
         for name, value in fit.params.items()
     }
