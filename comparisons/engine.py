@@ -76,8 +76,8 @@ def run_cell(study: Study, cell: Cell) -> dict[str, object]:
 def measure(regime: Regime, draws: estimators.Draws, truth: dict[str, np.ndarray]) -> dict[str, float]:
     """Errors of the point estimate, and the mean loss over the draws (which is the same for one draw).
 
-    ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``spread_*`` the standard
-    deviation of the draws (root of the summed variances).
+    ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``spread_*`` the
+    standard deviation of the draws (root of the summed variances).
     """
     point = estimators.mean(draws)
     names = [*truth, "contamination", "hellinger"]

@@ -88,7 +88,7 @@ class Certificate:
 
     @property
     def status(self) -> str:
-        """ "maximum", or what stands in the way, with the remedy."""
+        """Plain words: "maximum", or what stands in the way, with the remedy."""
         if self.separated:
             return f"separated: {', '.join(self.separated)} has no finite maximum; set bounds or use a prior"
         if self.at_infinity:

@@ -1,4 +1,4 @@
-"""Separation: does a hyperplane split the classes, so that the likelihood has no finite maximum?"""
+"""Separation: where a hyperplane splits the classes, the likelihood has no finite maximum."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from scipy import optimize
 def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
     """Whether labels are completely or quasi-completely separated by linear scores.
 
-    Solves max sum_(i,k) v_ik with v_ik = (b_(y_i) - b_k)' x_i >= 0 for k != y_i and -1 <= b <= 1: the optimum is positive
-    if and only if the multinomial logistic likelihood has no finite maximum (in directions that move the scores).
+    Solves max sum_(i,k) v_ik with v_ik = (b_(y_i) - b_k)' x_i >= 0 for k != y_i and -1 <= b <= 1. The optimum is
+    positive if and only if the multinomial logistic likelihood has no finite maximum.
 
     Parameters
     ----------
