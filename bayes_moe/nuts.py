@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import xarray as xr
@@ -14,7 +15,7 @@ from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
 from bayes_moe import datatree, sampler
-from bayes_moe.data import Covariates, encode_labels
+from bayes_moe.data import Covariates, encode_labels, float64
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
@@ -199,3 +200,34 @@ def _check(settings: Settings, init: object, dtype: str) -> None:
         raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype must be 'float64' or 'float32', got {dtype!r}.")
+
+
+@float64
+def class_probabilities(moe: MoE, idata: xr.DataTree, x: object) -> np.ndarray:
+    """Posterior predictive probability of each class at new covariates.
+
+    p(y = s | x, data) = mean over draws of p(y = s | x; draw)
+
+    Parameters
+    ----------
+    moe : MoE
+    idata : xarray.DataTree
+        From :func:`sample`.
+    x : array-like, shape (n, d)
+
+    Returns
+    -------
+    ndarray, shape (n, classes)
+    """
+    sampled = idata["posterior"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = {name: jnp.asarray(sampled[name].values) for name in moe.fields}
+    return np.asarray(_mean_probabilities(moe, draws, moe.prepare(x)).T)
+
+
+@jax.jit
+def _mean_probabilities(moe: MoE, draws: Params, covariates: Covariates) -> Array:
+    def add(total: Array, params: Params) -> tuple[Array, None]:
+        return total + jnp.exp(moe.log_class_probabilities(params, covariates)), None
+
+    classes, count = moe.experts[0].classes, len(next(iter(draws.values())))
+    return jax.lax.scan(add, jnp.zeros((classes, covariates.n)), draws)[0] / count
