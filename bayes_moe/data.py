@@ -7,7 +7,7 @@ scores are (classes, n). On a CPU that layout makes value and gradient about thr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -126,11 +126,30 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
 
 
 def check_real(name: str, values: object) -> np.ndarray:
-    """Turn array-like input into a float64 array, refusing what is not real numbers."""
-    raw = np.asarray(values)
+    """Copy array-like input into a float64 array, refusing what is not real numbers.
+
+    Always a copy: later edits of the user's array must not reach the model.
+    """
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must not be masked, got a masked array. Drop or impute the masked values.")
+    try:
+        raw = _columns_as_floats(name, values) if hasattr(values, "columns") else np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}. Convert it to float first.")
-    return np.ascontiguousarray(raw, dtype=np.float64)
+    return np.array(raw, dtype=np.float64, order="C")
+
+
+def _columns_as_floats(name: str, frame: object) -> np.ndarray:
+    """Values of a data frame, whose columns may be of several real dtypes (float beside bool, nullable)."""
+    kinds = {
+        str(column): getattr(dtype, "kind", "O") for column, dtype in zip(frame.columns, frame.dtypes, strict=True)
+    }
+    bad = [column for column, kind in kinds.items() if kind not in "fiub"]
+    if bad:
+        raise ValueError(f"columns {bad} do not hold real numbers")
+    return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:
@@ -146,7 +165,11 @@ def check_classes(classes: Sequence[Hashable] | None, count: int) -> tuple[Hasha
     """Check declared class labels; 0, 1, ... where none are declared."""
     if classes is None:
         return tuple(range(count))
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise ValueError(f"classes must be a list of {count} labels, got {classes!r}.")
     labels = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
+    if not all(isinstance(label, Hashable) for label in labels):
+        raise ValueError(f"classes must be hashable labels, got {list(labels)}.")
     if len(labels) != count:
         raise ValueError(f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}.")
     if len(set(labels)) != count:
@@ -197,7 +220,13 @@ def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) 
 
 
 def _as_labels(y: object) -> np.ndarray:
+    if hasattr(y, "columns"):
+        return np.asarray(y)
+    if isinstance(y, str) or not isinstance(y, Iterable):
+        raise ValueError(f"y must be a sequence of labels, one for each row of x, got {y!r}.")
     values = list(y)
+    if any(isinstance(value, list) for value in values):
+        raise ValueError("y must be one-dimensional, a label for each row of x, got a list of lists.")
     if any(isinstance(value, tuple) for value in values):
         array = np.empty(len(values), dtype=object)
         array[:] = values

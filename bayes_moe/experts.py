@@ -48,9 +48,9 @@ def activation_function(activation: str | Activation, name: str = "activation") 
     """Look an activation up by name, or take any elementwise JAX function as it is."""
     if callable(activation):
         return activation
-    if activation in ACTIVATIONS:
+    if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
-    near = difflib.get_close_matches(str(activation), ACTIVATIONS, n=1)
+    near = difflib.get_close_matches(str(activation).lower(), ACTIVATIONS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)} or a JAX function, got {activation!r}.{hint}")
 
@@ -146,9 +146,10 @@ class Frozen:
         """softmax_s(act(eta0_s' x)) with class vectors ``eta0`` of shape (classes, d)."""
         weights = check_real("frozen", eta0)
         act = activation_function(activation, "frozen_activation")
-        if weights.ndim != 2 or len(weights) < 2:
+        if weights.ndim != 2 or len(weights) < 2 or weights.shape[1] < 1:
             raise ValueError(
-                f"frozen must have shape (classes, features) with at least two classes, got {weights.shape}."
+                "frozen must have shape (classes, features) with at least 2 classes and 1 feature, "
+                f"got {weights.shape}."
             )
         if not np.isfinite(weights).all():
             raise ValueError(f"frozen must be finite, got {weights.tolist()}.")
@@ -166,13 +167,16 @@ class Frozen:
             raise ValueError(f"frozen must be a fitted classifier, got {fitted!r} without classes_. Fit it first.")
         labels = tuple(label.item() if isinstance(label, np.generic) else label for label in fitted.classes_)
         names = getattr(fitted, "feature_names_in_", None)
-        return Frozen(
-            len(labels),
-            fitted.predict_log_proba,
-            getattr(fitted, "n_features_in_", None),
-            labels,
-            None if names is None else tuple(map(str, names)),
-        )
+
+        def source(x: np.ndarray) -> np.ndarray:
+            if names is None:
+                return fitted.predict_log_proba(x)
+            import pandas as pd  # the classifier was fitted on a data frame, so pandas is there
+
+            return fitted.predict_log_proba(pd.DataFrame(x, columns=names))
+
+        features = getattr(fitted, "n_features_in_", None)
+        return Frozen(len(labels), source, features, labels, None if names is None else tuple(map(str, names)))
 
     @staticmethod
     def table(log_probabilities: object) -> Frozen:

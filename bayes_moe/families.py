@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from numbers import Integral
 
 from bayes_moe.data import check_classes
 from bayes_moe.experts import Activation, Frozen, Multinomial, activation_function, linear
@@ -99,10 +100,17 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
         if expert.features is None:
             raise ValueError("features is needed with this frozen expert: say how many columns x has.")
         return expert.features, expert.names
-    if isinstance(features, str):
-        raise ValueError(f"features must be a count or a list of names, got the string {features!r}.")
-    names = None if isinstance(features, int) else tuple(map(str, features))
-    count = features if names is None else len(names)
+    if isinstance(features, Integral):
+        count, names = int(features), None
+    elif isinstance(features, Iterable) and not isinstance(features, str):
+        names = tuple(map(str, features))
+        count = len(names)
+    else:
+        raise ValueError(
+            f"features must be a count or a list of names, got {'the string ' if isinstance(features, str) else ''}{features!r}."
+        )
+    if names is not None and len(set(names)) != count:
+        raise ValueError(f"features must have distinct names, got {list(names)}.")
     if count < 1 or expert.features not in (None, count):
         raise ValueError(f"features must be {expert.features or 'at least 1'}, got {count}.")
     return count, names or expert.names

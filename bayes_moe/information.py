@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def cramer_rao(
     dict of str to ndarray
         Shaped as the parameters.
     """
-    if not n > 0:
+    if not isinstance(n, Real) or not n > 0:
         raise ValueError(f"n must be positive, got {n!r}.")
     values = moe.params(**params)
     variance = inverse_diagonal(fisher(moe, values, x, weights), jacobian(moe, values)) / n
@@ -110,8 +111,8 @@ def jacobian(moe: MoE, params: Params) -> np.ndarray:
 
 def inverse_diagonal(information: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
     """Diagonal of J I^-1 J', infinite where a row of J meets the null space of I."""
-    scale = np.sqrt(np.diag(information))
-    scale = np.where(scale > 0, scale, 1.0)
+    diagonal = np.diag(information)
+    scale = np.sqrt(np.where(diagonal > SINGULAR * diagonal.max(), diagonal, diagonal.max()))
     values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
     rows = (jacobian / scale) @ vectors
     null = values <= SINGULAR * values.max()

@@ -31,6 +31,7 @@ def errors(params: Params, truth: Params) -> dict[str, Array]:
     dict of str to array
         One number each.
     """
+    _check_shapes(params, truth)
     out = {name: _norm(jnp.asarray(params[name]) - truth[name]) for name in truth}
     if "tau" in truth:
         out["tau"] = jnp.sum(jnp.abs(jnp.exp(jnp.asarray(params["tau"])) - jnp.exp(jnp.asarray(truth["tau"]))))
@@ -74,12 +75,13 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
     """
     if regime not in REGIMES:
         raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}.")
+    _check_shapes(params, truth)
     ratio, ratio_true = jnp.exp(jnp.asarray(params["tau"]))[0], jnp.exp(jnp.asarray(truth["tau"]))[0]
     slopes = _norm(jnp.asarray(params["beta"]) - truth["beta"])
     slopes += _norm(jnp.asarray(params["eta"]) - truth["eta"])
     if regime == "heterogeneous":
         return jnp.abs(ratio - ratio_true) + (ratio + ratio_true) * slopes
-    eta0 = _matching(frozen, jnp.shape(truth["eta"])[-2])
+    eta0 = _matching(frozen, *jnp.shape(truth["eta"])[-2:])
     away, away_true = _norm(jnp.asarray(params["eta"]) - eta0), _norm(jnp.asarray(truth["eta"]) - eta0)
     return jnp.abs(ratio - ratio_true) * away * away_true + (ratio * away + ratio_true * away_true) * slopes
 
@@ -112,14 +114,25 @@ def _norm(difference: Array) -> Array:
     return jnp.sqrt(jnp.sum(difference**2))
 
 
-def _matching(frozen: Array, rows: int) -> Array:
+def _check_shapes(params: Params, truth: Params) -> None:
+    for name in truth:
+        if name not in params:
+            raise ValueError(f"params: {name} is missing.")
+        if jnp.shape(params[name]) != jnp.shape(truth[name]):
+            raise ValueError(
+                f"params: {name} must have the truth's shape {jnp.shape(truth[name])}, got {jnp.shape(params[name])}. "
+                "For many draws use jax.vmap(loss, (0, None))."
+            )
+
+
+def _matching(frozen: Array, rows: int, features: int) -> Array:
     """Class vectors in the adapter's coordinates: the pinned last class left out."""
     eta0 = np.asarray(frozen, dtype=np.float64)
-    if len(eta0) == rows:
+    if eta0.shape == (rows, features):
         return eta0
-    if len(eta0) != rows + 1 or eta0[-1].any():
+    if eta0.shape != (rows + 1, features) or eta0[-1].any():
         raise ValueError(
-            f"frozen must have {rows} rows, or {rows + 1} with a last row of zeros (the pinned class), "
-            f"got shape {eta0.shape}."
+            f"frozen must have shape {(rows, features)}, or {(rows + 1, features)} with a last row of zeros (the pinned "
+            f"class), got shape {eta0.shape}."
         )
     return eta0[:-1]

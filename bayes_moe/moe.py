@@ -119,9 +119,7 @@ class MoE:
         """
         array = check_x(x, self.gate.features, self.feature_names)
         frozen = [e for e in self.experts if isinstance(e, Frozen)]
-        # A classifier that was fitted on a data frame wants one; everything else reads the checked array.
-        source_x = x if frozen and frozen[0].names and hasattr(x, "columns") else array
-        return Covariates(np.ascontiguousarray(array.T), frozen[0].evaluate(source_x) if frozen else None)
+        return Covariates(np.ascontiguousarray(array.T), frozen[0].evaluate(array) if frozen else None)
 
     @float64
     def observe(self, x: object, y: object, weights: object | None = None) -> Observations:
@@ -145,6 +143,8 @@ class MoE:
             See :mod:`bayes_moe.data`.
         """
         covariates = x if isinstance(x, Covariates) else self.prepare(x)
+        if covariates.x.shape[0] != self.gate.features:
+            raise ValueError(f"x must have {self.gate.features} features, got {covariates.x.shape[0]}.")
         codes = encode_labels(y, self.classes, covariates.n)
         checked = check_weights(weights, covariates.n)
         return jax.tree.map(np.asarray, self.condition(covariates, codes, checked))

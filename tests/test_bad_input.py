@@ -85,6 +85,7 @@ BAD_Y = [
     ("2-d list", lambda: observe(y=[[0], [1], [2], [1]]), "y", "one-dimensional"),
     ("frame", lambda: observe(y=pd.DataFrame({"y": Y})), "y", ""),
     ("wide frame", lambda: observe(X[:2], pd.DataFrame([[0, 1], [1, 0]])), "y", "one-dimensional"),
+    ("ragged", lambda: observe(y=[[0], [1, 2], [1], [0]]), "y", ""),
     ("scalar", lambda: observe(y=1), "y", ""),
     ("None", lambda: observe(y=None), "y", ""),
     ("NaN", lambda: observe(y=with_entry(Y, np.nan)), "y", "nan"),
@@ -130,9 +131,12 @@ BAD_MODEL = [
     ("all rows, linear", lambda: model(activation="linear", reference=None), "reference", "linear"),
     ("first class", lambda: model(reference="first"), "reference", "'last'"),
     ("duplicate classes", lambda: model(classes=["a", "b", "a"]), "classes", "distinct"),
+    ("unhashable classes", lambda: model(classes=[[0], [1], [2]]), "classes", ""),
+    ("a count as classes", lambda: model(classes=3), "classes", ""),
     ("too few classes", lambda: model(classes=["a", "b"]), "classes", "3"),
     ("too many features", lambda: model(features=3), "features", "2"),
     ("other number of names", lambda: model(features=["a", "b", "c"]), "features", "2"),
+    ("a fractional count", lambda: model(features=2.0), "features", "2.0"),
     ("duplicate names", lambda: model(features=["a", "a"]), "features", "distinct"),
     ("a string as names", lambda: model(features="ab"), "features", "string"),
 ]
@@ -272,15 +276,9 @@ def answers(x, y, weights):
     return [np.asarray(output) for output in (*outputs, data.x, data.y, data.frozen, data.weights)]
 
 
-CASES = [
-    pytest.param((x, Y, WEIGHTS), (other, Y, WEIGHTS), id=f"x: {name}") for name, (x, other) in GOOD_X.items()
-]
-CASES += [
-    pytest.param((X, Y, WEIGHTS), (X, other, WEIGHTS), id=f"y: {name}") for name, other in GOOD_Y.items()
-]
-CASES += [
-    pytest.param((X, Y, WEIGHTS), (X, Y, other), id=f"weights: {n}") for n, other in GOOD_WEIGHTS.items()
-]
+CASES = [pytest.param((x, Y, WEIGHTS), (other, Y, WEIGHTS), id=f"x: {name}") for name, (x, other) in GOOD_X.items()]
+CASES += [pytest.param((X, Y, WEIGHTS), (X, other, WEIGHTS), id=f"y: {name}") for name, other in GOOD_Y.items()]
+CASES += [pytest.param((X, Y, WEIGHTS), (X, Y, other), id=f"weights: {n}") for n, other in GOOD_WEIGHTS.items()]
 
 
 @pytest.mark.parametrize(("plain", "other"), CASES)
@@ -301,23 +299,42 @@ ETA0_KINDS = {
 }
 
 
+def test_a_count_of_features_may_be_a_numpy_integer():
+    assert model(features=np.int64(2)).params(**VALUES)["beta"].shape == (1, 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_classifier_with_named_features_takes_an_array_without_a_warning():
+    named = pd.DataFrame(X, columns=["a", "b"])
+    moe = model(frozen=LogisticRegression().fit(named, Y))
+    expected = moe.log_density(GIVEN, named, Y)
+    np.testing.assert_array_equal(moe.log_density(GIVEN, X, Y), expected)
+
+
 @pytest.mark.parametrize("frozen", ETA0_KINDS.values(), ids=ETA0_KINDS)
 def test_frozen_vectors_of_any_kind_give_the_same_answer(frozen):
     expected = model().log_density(GIVEN, X, Y)
     np.testing.assert_array_equal(model(frozen=frozen).log_density(GIVEN, X, Y), expected)
 
 
-def test_data_and_model_do_not_follow_later_changes_of_the_inputs():
-    x, y, weights, eta0 = X[:, :1].copy(), Y.copy(), WEIGHTS.copy(), ETA0[:, :1].copy()
-    moe = contaminated(frozen=eta0, activation="tanh")
-    given = moe.params(tau=0.5, beta=1.0, eta=[[1.0], [-1.0]])
-    data, expected = moe.observe(x, y, weights=weights), moe.log_density(given, x, y)
-    before = [np.array(part) for part in (data.x, data.y, data.frozen, data.weights)]
-    for array in (x, y, weights, eta0):
+@pytest.mark.parametrize("features", [1, 2])
+def test_prepared_data_do_not_follow_later_changes(features):
+    inputs = X[:, :features].copy(), Y.copy(), WEIGHTS.copy()
+    data = model(frozen=ETA0[:, :features]).observe(inputs[0], inputs[1], weights=inputs[2])
+    parts = {"x": data.x, "y": data.y, "frozen": data.frozen, "weights": data.weights}
+    before = {name: np.array(part) for name, part in parts.items()}
+    for array in inputs:
         array[:] = 0
-    for part, copy in zip((data.x, data.y, data.frozen, data.weights), before, strict=True):
-        np.testing.assert_array_equal(part, copy)
-    np.testing.assert_array_equal(moe.log_density(given, X[:, :1], Y), expected)
+    changed = [name for name, part in parts.items() if not np.array_equal(part, before[name])]
+    assert changed == []
+
+
+def test_frozen_vectors_do_not_follow_later_changes():
+    eta0 = ETA0.copy()
+    moe = model(frozen=eta0)
+    expected = moe.log_density(GIVEN, X, Y)
+    eta0[:] = 0.0
+    np.testing.assert_array_equal(moe.log_density(GIVEN, X, Y), expected)
 
 
 def test_a_frozen_table_does_not_follow_later_changes():
