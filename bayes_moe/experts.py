@@ -148,7 +148,7 @@ class Frozen:
         act = activation_function(activation, "frozen_activation")
         if weights.ndim != 2 or len(weights) < 2 or weights.shape[1] < 1:
             raise ValueError(
-                "frozen must have shape (classes, features) with at least 2 classes and 1 feature, "
+                "frozen must have shape (classes, features) with at least two classes and at least 1 feature, "
                 f"got {weights.shape}."
             )
         if not np.isfinite(weights).all():

@@ -106,9 +106,8 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
         names = tuple(map(str, features))
         count = len(names)
     else:
-        raise ValueError(
-            f"features must be a count or a list of names, got {'the string ' if isinstance(features, str) else ''}{features!r}."
-        )
+        kind = "the string " if isinstance(features, str) else ""
+        raise ValueError(f"features must be a count or a list of names, got {kind}{features!r}.")
     if names is not None and len(set(names)) != count:
         raise ValueError(f"features must have distinct names, got {list(names)}.")
     if count < 1 or expert.features not in (None, count):

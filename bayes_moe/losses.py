@@ -132,7 +132,7 @@ def _matching(frozen: Array, rows: int, features: int) -> Array:
         return eta0
     if eta0.shape != (rows + 1, features) or eta0[-1].any():
         raise ValueError(
-            f"frozen must have shape {(rows, features)}, or {(rows + 1, features)} with a last row of zeros (the pinned "
-            f"class), got shape {eta0.shape}."
+            f"frozen must have shape {(rows, features)}, or {(rows + 1, features)} with a last row of zeros "
+            f"(the pinned class), got shape {eta0.shape}."
         )
     return eta0[:-1]
