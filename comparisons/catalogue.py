@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def quickstart(quick: bool = False) -> Study:
             "mle": {"n_init": 4, "bound": 10.0},
             "nuts": {"num_warmup": 300, "num_samples": 1000, "num_chains": 2},
         },
-        epilogue=digits.main_quick if quick else digits.main,
+        epilogue=partial(digits.study, count=1) if quick else digits.study,
     )
 
 
