@@ -2,9 +2,9 @@
 
 A multinomial logistic classifier is trained on 500 upright digits and frozen. In the target domain each image is, with
 probability one half, turned by 30 degrees; nobody says which. Few target labels are given. The shift is a fair picture
-probability one half, turned by 30 degrees; nobody says which. Few target labels are given. The shift is a fair
-that 200 labels can teach), wrong on the rest, and the inputs must tell which part they belong to. Nothing favours
-the mixture: on wholly shifted data, or with many labels, a classifier from scratch does as well or better.
+of fine-tuning: the task stays the same, the old model is still right on a part of the inputs and wrong on the rest, and
+the inputs must tell which part they belong to. Nothing favours the mixture: where all images are turned, or where labels
+abound, a classifier trained from scratch does as well or better.
 
 Inputs are the first 16 principal components of the source images, scaled to unit mean variance.
 """
@@ -262,7 +262,7 @@ def _dots(axis: Axes, result: Result, score: str, colours: dict[str, str]) -> No
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
         axis.errorbar(values.mean(), place, xerr=error, fmt="o", capsize=3, color=colours[method])
     axis.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
-    axis.set(xlabel=f"held-out {score} (mean, standard error)", title="higher is better")
+    axis.set(xlabel=f"{score} (bars: standard error)", title=f"held-out {score}: right is better")
 
 
 def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:
