@@ -3,7 +3,7 @@
 A multinomial logistic classifier is trained on 500 upright digits and frozen. In the target domain each image is, with
 probability one half, turned by 30 degrees; nobody says which. Few target labels are given. The shift is a fair picture
 of fine-tuning: the task stays the same, the old model is still right on a part of the inputs and wrong on the rest, and
-the inputs must tell which part they belong to. Nothing favours the mixture: where all images are turned, or where labels
+the inputs must tell which part they belong to. Nothing favours the mixture: where all images are turned, or labels
 abound, a classifier trained from scratch does as well or better.
 
 Inputs are the first 16 principal components of the source images, scaled to unit mean variance.

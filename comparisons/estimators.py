@@ -62,42 +62,45 @@ def mle(moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mappin
     return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
 
 
-LADDER: tuple[dict[str, object], ...] = (
-    {},
-    {"num_warmup": 2, "num_samples": 2, "target_accept_prob": 0.95},
-    {"num_warmup": 4, "num_samples": 4, "target_accept_prob": 0.99, "dense_mass": True},
-)
+ATTEMPTS = 3
 
 
 def posterior(moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
-    for attempt, rung in enumerate(LADDER):
-        idata = nuts.sample(
-            moe,
-            x,
-            y,
-            rng_key=jax.random.fold_in(rng_key, attempt),
-            progress_bar=False,
-            **_climb(settings, rung),
-        )
-        verdict = diagnostics.check(idata)
-        if verdict.passed:
+    verdicts: list[diagnostics.Verdict] = []
+    for attempt in range(ATTEMPTS):
+        rung = climb(settings, attempt, verdicts[-1] if verdicts else None)
+        idata = nuts.sample(moe, x, y, rng_key=jax.random.fold_in(rng_key, attempt), progress_bar=False, **rung)
+        verdicts.append(diagnostics.check(idata))
+        if verdicts[-1].passed:
             break
+    last = verdicts[-1]
     sampled = idata["posterior"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
     info = {
         "attempt": attempt,
-        "verdict": str(verdict),
-        "divergences": verdict.divergences,
-        "max_rhat": verdict.max_rhat,
-        "min_ess": min(verdict.min_ess_bulk, verdict.min_ess_tail),
+        "verdicts": [str(verdict) for verdict in verdicts],
+        "divergences": last.divergences,
+        "max_rhat": last.max_rhat,
+        "min_ess": min(last.min_ess_bulk, last.min_ess_tail),
     }
-    draws = {name: sampled[name].values for name in moe.fields}
-    return Estimate(draws, "ok" if verdict.passed else "failed_gate", info)
+    return Estimate({name: sampled[name].values for name in moe.fields}, "ok" if last.passed else "failed_gate", info)
 
 
-def _climb(settings: Mapping[str, object], rung: Mapping[str, object]) -> dict[str, object]:
-    lengths = {name: int(settings[name] * rung.get(name, 1)) for name in ("num_warmup", "num_samples")}
-    return {**settings, **rung, **lengths}
+def climb(settings: Mapping[str, object], attempt: int, last: diagnostics.Verdict | None) -> dict[str, object]:
+    """Settings of an attempt.
+
+    (0) As given; (1) twice the draws, and where the geometry was at fault (divergences, low E-BFMI) smaller steps and
+    twice the warm-up; (2) four times both, steps smaller still, dense mass matrix.
+    """
+    warmup, draws = settings["num_warmup"], settings["num_samples"]
+    if attempt == 0:
+        return dict(settings)
+    if attempt == ATTEMPTS - 1:
+        steps = {"num_warmup": 4 * warmup, "target_accept_prob": 0.99, "dense_mass": True}
+        return {**settings, **steps, "num_samples": 4 * draws}
+    geometry = last.divergences > 0 or last.min_ebfmi < diagnostics.MIN_EBFMI
+    steps = {"num_warmup": 2 * warmup, "target_accept_prob": 0.95} if geometry else {}
+    return {**settings, **steps, "num_samples": 2 * draws}
 
 
 ESTIMATORS: dict[str, Callable[..., Estimate]] = {"mle": mle, "nuts": posterior}
