@@ -42,13 +42,13 @@ def quickstart(quick: bool = False) -> Study:
         title="How fast do MLE and posterior approach the truth?",
         regimes=(HOMOGENEOUS, HETEROGENEOUS),
         sizes={
-            "mle": (300, 1000) if quick else (1000, 3000, 10_000, 30_000),
-            "nuts": (300, 1000) if quick else (1000, 3000, 10_000),
+            "mle": (300, 1000) if quick else (1000, 2000, 4000, 10_000, 30_000),
+            "nuts": (300, 1000) if quick else (1000, 2000, 4000),
         },
-        replicates={"mle": 4, "nuts": 2} if quick else {"mle": 20, "nuts": 4},
+        replicates={"mle": 4, "nuts": 2} if quick else {"mle": 20, "nuts": 3},
         settings={
             "mle": {"n_init": 4, "bound": 10.0},
-            "nuts": {"num_warmup": 300, "num_samples": 1500, "num_chains": 2, "target_accept_prob": 0.9},
+            "nuts": {"num_warmup": 300, "num_samples": 1000, "num_chains": 2, "target_accept_prob": 0.9, "attempts": 2},
         },
         epilogue=partial(digits.study, count=1) if quick else digits.study,
     )

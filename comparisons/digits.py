@@ -35,8 +35,8 @@ ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16
 SOURCE, TEST, LABELS = 500, 497, 200
 BOX = 5.0  # half-width of the compact parameter space: with so few labels the likelihood alone may peak at infinity
 BINS = 10  # of the reliability curve and the calibration error
-SPLITS = 3
-NUTS = {"num_warmup": 300, "num_samples": 1000, "num_chains": 2}
+SPLITS = 2
+NUTS = {"num_warmup": 300, "num_samples": 1200, "num_chains": 2}
 COLOURS = ("#000000", "#999999", "#0072B2", "#56B4E9", "#D55E00", "#E69F00")  # Okabe and Ito
 
 

@@ -62,14 +62,15 @@ def mle(moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mappin
     return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
 
 
-ATTEMPTS = 3
+ATTEMPTS = 3  # rungs of the ladder; a study may set fewer
 
 
 def posterior(moe: MoE, x: np.ndarray, y: np.ndarray, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
     verdicts: list[diagnostics.Verdict] = []
-    for attempt in range(ATTEMPTS):
-        rung = climb(settings, attempt, verdicts[-1] if verdicts else None)
+    rest = {name: value for name, value in settings.items() if name != "attempts"}
+    for attempt in range(settings.get("attempts", ATTEMPTS)):
+        rung = climb(rest, attempt, verdicts[-1] if verdicts else None)
         idata = nuts.sample(moe, x, y, rng_key=jax.random.fold_in(rng_key, attempt), progress_bar=False, **rung)
         verdicts.append(diagnostics.check(idata))
         if verdicts[-1].passed:
