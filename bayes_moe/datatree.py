@@ -20,7 +20,7 @@ from bayes_moe.moe import MoE
 from bayes_moe.sampler import Draws, Layout, Model, Settings, compiled
 
 Groups = dict[str, dict[str, np.ndarray]]
-BATCH = 64  # draws evaluated side by side
+BATCH = 50  # draws evaluated side by side; a divisor of the usual numbers of draws, or the rest compiles apart
 
 
 def groups(

@@ -73,6 +73,10 @@ def check(idata: xr.DataTree) -> Verdict:
     if missing or bad:
         nan = float("nan")
         return Verdict(tuple(missing + bad), int(stats.get("diverging", np.array(0)).sum()), nan, nan, nan, nan)
+    if draws.sizes["chain"] < 2:
+        return Verdict(
+            ("one chain: R-hat needs at least 2 chains",), int(stats["diverging"].sum()), *[float("nan")] * 4
+        )
     worst = {name: _extreme(function(draws), pick) for name, function, pick in _CONVERGENCE}
     ebfmi = float(azs.bfmi(idata)["energy"].min())
     divergences = int(stats["diverging"].sum())

@@ -156,7 +156,8 @@ class Frozen:
 
         @float64
         def source(x: np.ndarray) -> np.ndarray:
-            return np.asarray(jax.nn.log_softmax(act(jnp.asarray(x) @ weights.T), axis=1))
+            with jax.ensure_compile_time_eval():  # x is concrete even where the caller is being traced
+                return np.asarray(jax.nn.log_softmax(act(jnp.asarray(x) @ weights.T), axis=1))
 
         return Frozen(len(weights), source, weights.shape[1])
 

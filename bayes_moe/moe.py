@@ -151,7 +151,7 @@ class MoE:
 
     def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
         """Pair covariates with class positions (pure JAX)."""
-        y = (jnp.arange(self.experts[0].classes)[:, None] == codes).astype(covariates.x.dtype)
+        y = (jnp.arange(self.experts[0].classes)[:, None] == codes).astype(jnp.result_type(covariates.x))
         frozen = covariates.frozen
         if frozen is not None:
             frozen = jnp.take_along_axis(frozen, jnp.asarray(codes)[None], axis=0)[0]

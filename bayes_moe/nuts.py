@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from numbers import Integral, Real
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ class Mixture(Distribution):
     params : dict of str to array
         Shaped as ``moe.fields`` says.
     x : array-like, shape (n, d), or Covariates
-        ``moe.prepare(x)`` once, outside the model, saves preparing it at every evaluation.
+        Call ``moe.prepare(x)`` once, outside the model, and pass the result: inside compiled code x has no values.
 
     Examples
     --------
@@ -62,8 +63,11 @@ class Mixture(Distribution):
         return draws.reshape(*sample_shape, self.covariates.n)
 
     def log_prob(self, value: Array) -> Array:
-        """Log p(y | x) at class positions ``value``, shape (n,)."""
-        data = self.moe.condition(self.covariates, value)
+        """Log p(y | x) at class positions ``value``, shape sample_shape + (n,)."""
+        return jnp.vectorize(self._log_density, signature="(n)->(n)")(value)
+
+    def _log_density(self, codes: Array) -> Array:
+        data = self.moe.condition(self.covariates, codes)
         return jax.nn.logsumexp(self.moe.log_joint(self.params, data), axis=0)
 
 
@@ -179,7 +183,7 @@ def sample(
 def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> tuple[Callable, tuple]:
     """Return the NumPyro model to run, and its arguments as arrays."""
     if isinstance(moe, MoE):
-        covariates = moe.prepare(x)
+        covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         codes = encode_labels(y, moe.classes, covariates.n)
         return posterior_model, sampler.as_arrays(((moe, resolve(moe, prior), covariates), codes))
     if not callable(moe):
@@ -192,11 +196,11 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
 def _check(settings: Settings, init: object, dtype: str) -> None:
     for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
         value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
-    if not 0 < settings.target_accept_prob < 1:
+    if not isinstance(settings.target_accept_prob, Real) or not 0 < settings.target_accept_prob < 1:
         raise ValueError(f"target_accept_prob must lie between 0 and 1, got {settings.target_accept_prob!r}.")
-    if isinstance(init, str) and init != "mode":
+    if init != "mode" and not isinstance(init, Mapping):
         raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype must be 'float64' or 'float32', got {dtype!r}.")

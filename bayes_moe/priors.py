@@ -53,10 +53,15 @@ def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
             near = difflib.get_close_matches(name, moe.fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}")
-    return {name: _shaped(name, field, given.get(name, _default(name)), moe) for name, field in moe.fields.items()}
+    return {
+        name: _shaped(name, field, given[name] if name in given else _default(name), moe)
+        for name, field in moe.fields.items()
+    }
 
 
 def _default(name: str) -> Distribution:
+    if name not in DEFAULTS:
+        raise ValueError(f"prior: {name} has no default; give one.")
     family, arguments = DEFAULTS[name]
     return family(*arguments)
 
@@ -78,7 +83,13 @@ def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
             f"prior: {name} must broadcast to shape {field.shape} {field.dims}, "
             f"got {tuple(prior.batch_shape) + tuple(prior.event_shape)}."
         )
-    draws = np.asarray(shaped.sample(jax.random.key(0), (64,)))
+    try:
+        draws = np.asarray(shaped.sample(jax.random.key(0), (64,)))
+    except NotImplementedError:
+        raise ValueError(
+            f"prior: {name} must be a proper distribution that can be sampled, got {type(prior).__name__}. "
+            "Use a wide dist.Normal, for instance."
+        ) from None
     if not np.all(field.support(draws)):
         raise ValueError(f"prior: {name} must lie in {field.support!r}; {type(prior).__name__} does not.")
     return shaped

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -223,7 +223,8 @@ def run(
     u = jnp.asarray(np.resize(shift, noise.shape), dtype=modes.dtype) + OVERDISPERSION * noise
     problem = (args, jnp.asarray(modes[0]), jnp.asarray(factor))
     keys = jax.random.split(chain_key, settings.num_chains)
-    chains = _in_threads(_chain(_kernel(model, where, settings), settings, problem, on_progress), keys, u)
+    kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
+    chains = _in_threads(_chain(kernel, settings, problem, on_progress), keys, u)
     free = np.stack([chain[0] for chain in chains])
     stats = {name: np.stack([chain[1][name] for chain in chains]) for name in chains[0][1]}
     return where, Draws(free, stats, modes, log_densities)

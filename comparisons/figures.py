@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from comparisons import rates, report
 from comparisons.study import Regime, Study
@@ -68,8 +69,17 @@ def _panel(axis: mpl.axes.Axes, rows: report.Rows, study: Study, regime: Regime,
     theory = limit[-1] * (np.array(sizes) / sizes[-1]) ** exponent
     axis.plot(sizes, theory, color="0.6", lw=3, alpha=0.6, zorder=0, label="slope of the theorem")
     axis.set(xscale="log", yscale="log", title=f"{SYMBOLS.get(parameter, parameter)}   (theorem: {exponent:+.3f})")
+    _tidy(axis, np.concatenate([limit, *(c.medians for c in report.curves(rows, study, regime, parameter))]))
     for i, (text, colour) in enumerate(notes):
         axis.text(0.97, 0.95 - 0.09 * i, text, color=colour, transform=axis.transAxes, ha="right", va="top")
+
+
+def _tidy(axis: mpl.axes.Axes, values: np.ndarray) -> None:
+    """Plain numbers at 1, 2, 5; limits by the medians, so that one outlier's bar does not flatten the rest."""
+    axis.set_ylim(0.3 * values.min(), 5.0 * values.max())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _interval(c: report.Curve) -> tuple[np.ndarray, np.ndarray]:

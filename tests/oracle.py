@@ -136,9 +136,7 @@ def score(model: Model, params: Params, x: np.ndarray, y: np.ndarray) -> np.ndar
     return np.sum([_score_row(model, params, row, label) for row, label in pairs], axis=0)
 
 
-def score_by_differences(
-    model: Model, params: Params, x: np.ndarray, y: np.ndarray, step: float = 1e-5
-) -> np.ndarray:
+def score_by_differences(model: Model, params: Params, x: np.ndarray, y: np.ndarray, step: float = 1e-5) -> np.ndarray:
     """Return the score of the summed log density by central differences."""
     centre = flatten(params)
     out = np.zeros_like(centre)
@@ -218,18 +216,14 @@ def _gate_gradient(gate: np.ndarray, x: np.ndarray, share: np.ndarray, weights: 
     return total
 
 
-def _expert_objective(
-    vector: np.ndarray, model: Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray
-) -> float:
+def _expert_objective(vector: np.ndarray, model: Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
     """Minus the weighted multinomial log likelihood of the adapter."""
     vectors = class_vectors(model, vector)
     terms = [_log_expert(vectors, model.activation, row)[label] for row, label in zip(x, y, strict=True)]
     return -float(np.dot(weights, terms))
 
 
-def _expert_gradient(
-    vector: np.ndarray, model: Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def _expert_gradient(vector: np.ndarray, model: Model, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     vectors = class_vectors(model, vector)
     total = np.zeros(model.shape)
     for row, label, weight in zip(x, y, weights, strict=True):
@@ -240,9 +234,7 @@ def _expert_gradient(
     return total.ravel()
 
 
-def em_step(
-    model: Model, params: Params, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
-) -> Params:
+def em_step(model: Model, params: Params, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> Params:
     """Return the parameters after one EM step; both M-steps are BFGS, started at the present parameters."""
     x = np.asarray(x, float)
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, float)
