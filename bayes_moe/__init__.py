@@ -1,5 +1,6 @@
 """Mixtures of experts: one likelihood, a NUTS posterior and everything that follows from the model."""
 
+from bayes_moe import _numpyro  # noqa: F401 - before anything reads NumPyro
 from bayes_moe.families import contaminated
 from bayes_moe.moe import MoE
 

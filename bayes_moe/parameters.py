@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro import distributions  # noqa: F401 - loads all of a lazy numpyro, which ArviZ leaves in sys.modules
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.constraints import Constraint
 

@@ -29,6 +29,7 @@ class Store:
         )
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, SCHEMA):
+            self._connection.close()
             raise ValueError(f"results: {path} has schema {version}, this version reads {SCHEMA}. Use another folder.")
         self._connection.execute(f"PRAGMA user_version = {SCHEMA}")
 

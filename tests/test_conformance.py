@@ -1,0 +1,83 @@
+"""One table, every property: what any model of the house must satisfy. A new gate or expert adds one row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayes_moe import contaminated, parameters
+from bayes_moe.experts import Frozen
+from mle import em, newton
+
+N, D = 60, 2
+X = np.random.default_rng(0).normal(size=(N, D))
+ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+TABLE = np.log(np.random.default_rng(1).dirichlet(np.ones(3), N))
+GRADIENT = 1e-6  # relative error allowed to central differences
+ROUNDING = 1e-9  # by which EM may seem to fall, for each observation
+
+MODELS = {
+    **{f"linear frozen, {a}": contaminated(ETA0, activation=a) for a in ("linear", "tanh", "sigmoid", "gelu", "relu")},
+    "tanh frozen, tanh": contaminated(ETA0, frozen_activation="tanh", activation="tanh"),
+    "all classes free": contaminated(ETA0, activation="tanh", reference=None),
+    "own activation": contaminated(ETA0, activation=jnp.sin),
+    "frozen table": contaminated(Frozen.table(TABLE), features=D, activation="tanh"),
+}
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS.keys())
+def moe(request):
+    return request.param
+
+
+def draw_params(moe, seed=0):
+    free = np.random.default_rng(seed).normal(size=parameters.size(moe.fields))
+    with jax.enable_x64(True):
+        return {k: np.asarray(v) for k, v in parameters.unflatten(moe.fields, jnp.asarray(free)).items()}
+
+
+def test_probabilities_sum_to_one(moe):
+    np.testing.assert_allclose(moe.class_probabilities(draw_params(moe), X).sum(axis=1), 1.0, rtol=1e-12)
+
+
+def test_density_is_the_probability_of_the_class_seen(moe):
+    params, y = draw_params(moe), moe.simulate(0, draw_params(moe), X)
+    probabilities = moe.class_probabilities(params, X)[np.arange(N), y]
+    np.testing.assert_allclose(np.exp(moe.log_density(params, X, y)), probabilities, rtol=1e-12)
+
+
+def test_responsibilities_sum_to_one(moe):
+    params = draw_params(moe)
+    np.testing.assert_allclose(moe.responsibilities(params, X, moe.simulate(0, params, X)).sum(axis=1), 1.0, rtol=1e-12)
+
+
+def test_free_vector_round_trip(moe):
+    params = draw_params(moe)
+    with jax.enable_x64(True):
+        back = parameters.unflatten(moe.fields, parameters.flatten(moe.fields, params))
+    for name, value in params.items():
+        np.testing.assert_allclose(back[name], value, rtol=1e-12)
+
+
+def test_gradient_equals_central_differences(moe):
+    params = draw_params(moe, 3)
+    with jax.enable_x64(True):
+        data = moe.observe(X, moe.simulate(0, params, X))
+        free = np.asarray(parameters.flatten(moe.fields, params))
+        value = jax.jit(lambda v: moe.log_likelihood(parameters.unflatten(moe.fields, v), data))
+        exact, step = np.asarray(jax.grad(value)(free)), 1e-6
+        numeric = [(value(free + step * e) - value(free - step * e)) / (2 * step) for e in np.eye(len(free))]
+    np.testing.assert_allclose(exact, numeric, rtol=GRADIENT, atol=GRADIENT * np.abs(exact).max())
+
+
+def test_em_never_falls(moe):
+    y = moe.simulate(1, draw_params(moe, 1), X)
+    fit = em.fit(moe, X, y, init=draw_params(moe, 2), max_iter=5, bounds={name: (-20, 20) for name in moe.fields})
+    assert np.diff(fit.history).min() >= -ROUNDING * N
+
+
+def test_maximum_is_at_least_the_truth(moe):
+    truth = draw_params(moe, 4)
+    y = moe.simulate(2, truth, X)
+    fit = newton.fit(moe, X, y, init=truth, bounds={name: (-20, 20) for name in moe.fields})
+    assert fit.log_likelihood >= moe.log_density(truth, X, y).sum() - ROUNDING * N

@@ -1,0 +1,168 @@
+"""Studies: plan, keys, store, engine, table, figure, command."""
+
+import sqlite3
+
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from comparisons import catalogue, cli, digits, engine, estimators, figures, report
+from comparisons.store import Store
+from comparisons.study import Cell, Study, key_of
+
+SMALL = Study(
+    name="small",
+    title="small",
+    regimes=(catalogue.HETEROGENEOUS,),
+    sizes={"mle": (200, 400)},
+    replicates={"mle": 3},
+    settings={"mle": {"n_init": 2, "bound": 5.0}},
+)
+
+
+def run(study, path, workers=2):
+    with Store(path, study) as store:
+        engine.run(study, store, lambda cell, row: None, workers)
+        return store.rows()
+
+
+def without_time(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return run(SMALL, tmp_path_factory.mktemp("study") / "results.sqlite")
+
+
+def test_rows_are_the_plan_and_no_cell_failed(rows):
+    assert [(r["regime"], r["n"], r["replicate"]) for r in rows] == [
+        (c.regime, c.n, c.replicate) for c in SMALL.cells()
+    ]
+    assert {r["status"] for r in rows} == {"ok"}
+
+
+def test_workers_and_order_change_nothing(rows, tmp_path):
+    assert without_time(run(SMALL, tmp_path / "serial.sqlite", workers=1)) == without_time(rows)
+
+
+def test_a_study_resumes_where_it_stopped(rows, tmp_path, monkeypatch):
+    path, first = tmp_path / "results.sqlite", list(SMALL.cells())[:2]
+    with Store(path, SMALL) as store:
+        for cell in first:
+            store.write(cell, engine.run_cell(SMALL, cell))
+    ran = []
+    original = engine.run_cell
+    monkeypatch.setattr(engine, "run_cell", lambda study, cell: ran.append(cell) or original(study, cell))
+    assert without_time(run(SMALL, path)) == without_time(rows)
+    assert not set(ran) & set(first)
+
+
+def test_the_first_writer_wins(tmp_path):
+    cell = next(iter(SMALL.cells()))
+    with Store(tmp_path / "results.sqlite", SMALL) as store:
+        store.write(cell, {"status": "first"})
+        store.write(cell, {"status": "second"})
+        assert [row["status"] for row in store.rows()] == ["first"]
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "results.sqlite"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ValueError, match="schema 99"):
+        Store(path, SMALL)
+
+
+def test_all_estimators_see_the_same_data():
+    study = catalogue.quickstart(quick=True)
+    mle, nuts = (study.data(Cell("homogeneous", 300, 0, name)) for name in ("mle", "nuts"))
+    np.testing.assert_array_equal(mle[0], nuts[0])
+    np.testing.assert_array_equal(mle[1], nuts[1])
+
+
+def test_other_replicates_see_other_data():
+    study = catalogue.quickstart(quick=True)
+    x = [study.data(Cell("homogeneous", 300, replicate, "mle"))[0] for replicate in (0, 1)]
+    assert not np.array_equal(*x)
+
+
+def test_keys_come_from_the_identity():
+    def words(identity):
+        return jax.random.key_data(key_of(identity)).tolist()
+
+    assert words([1, "a"]) == words([1, "a"])
+    assert words([1, "a"]) != words([1, "b"])
+
+
+def test_a_fault_in_a_cell_is_a_row(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("planted")
+
+    monkeypatch.setitem(estimators.ESTIMATORS, "mle", broken)
+    row = engine.run_cell(SMALL, next(iter(SMALL.cells())))
+    assert row["status"] == "error"
+    assert row["error"] == "RuntimeError: planted"
+
+
+def test_one_draw_has_equal_error_and_loss(rows):
+    for row in rows:
+        assert row["error_eta"] == pytest.approx(row["loss_eta"])
+        assert row["spread_eta"] == 0.0
+
+
+def test_measure_against_hand_computed_errors():
+    regime = catalogue.HETEROGENEOUS
+    truth = regime.truth(1000)
+    draws = {name: np.stack([value + 0.1, value - 0.3]) for name, value in truth.items()}
+    measured = engine.measure(regime, draws, truth)
+    assert measured["error_beta"] == pytest.approx(0.1 * np.sqrt(2))
+    assert measured["loss_beta"] == pytest.approx(0.2 * np.sqrt(2))
+    assert measured["spread_beta"] == pytest.approx(0.2 * np.sqrt(2))
+    assert measured["error_tau"] == pytest.approx(1 - np.exp(-0.1))
+
+
+def test_table_and_figure(rows, tmp_path):
+    text = report.table(rows, SMALL)
+    assert "Cramér–Rao bound" in text
+    assert "mle: 6 fits, none failed" in text
+    assert figures.rate_plot(rows, SMALL, tmp_path / "rates.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["study", "run", "quikstart"], "Did you mean 'quickstart'?"), (["study", "run", "x"], "there is no study 'x'")],
+)
+def test_bad_arguments_end_in_one_line_and_status_two(arguments, says, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bayes-moe", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_list_names_every_study():
+    assert "quickstart" in CliRunner().invoke(cli.app, ["study", "list"]).output
+
+
+# Digits ------------------------------------------------------------------------------------------------------
+
+
+def test_digits_split_keeps_test_and_training_apart_and_source_upright():
+    data = digits.split(0)
+    assert data.x.shape == (digits.LABELS, digits.COMPONENTS)
+    assert data.x_test.shape == (digits.TEST, digits.COMPONENTS)
+    assert not {tuple(row) for row in data.x} & {tuple(row) for row in data.x_test}
+
+
+def test_scores_of_perfect_and_uniform_predictions():
+    y = np.array([0, 1, 1])
+    perfect, uniform = digits.scores(np.eye(2)[y], y), digits.scores(np.full((3, 2), 0.5), y)
+    assert perfect == {"log score": 0.0, "accuracy": 1.0, "Brier": 0.0, "calibration error": 0.0}
+    assert uniform["log score"] == pytest.approx(np.log(0.5))
+    assert uniform["Brier"] == pytest.approx(0.5)
+    assert uniform["calibration error"] == pytest.approx(abs(0.5 - 1 / 3))
