@@ -1,8 +1,8 @@
 """Mend NumPyro where ArviZ was imported first.
 
 ArviZ leaves a lazy ``numpyro`` in ``sys.modules``. Whoever imports ``numpyro.distributions`` next loads the package in
-the middle of that import, and its submodules are never bound to it: NumPyro then raises AttributeError for every bounded
-prior. Binding them again changes nothing where all is well.
+the middle of that import, and its submodules are never bound to it: NumPyro then raises AttributeError for every
+bounded prior. Binding them again changes nothing where all is well.
 """
 
 import sys

@@ -5,6 +5,7 @@ All derivatives are of the one log density, with respect to the free vector (:mo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +22,7 @@ from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
 CHUNK = 4096  # observations differentiated side by side
+NOISE = 1e-26  # a diagonal below this share of the largest is rounding error squared, not another unit
 SINGULAR = 1e-13  # eigenvalues below this share of the largest, after scaling, count as zero
 
 
@@ -112,7 +114,7 @@ def jacobian(moe: MoE, params: Params) -> np.ndarray:
 def inverse_diagonal(information: np.ndarray, jacobian: np.ndarray) -> np.ndarray:
     """Diagonal of J I^-1 J', infinite where a row of J meets the null space of I."""
     diagonal = np.diag(information)
-    scale = np.sqrt(np.where(diagonal > SINGULAR * diagonal.max(), diagonal, diagonal.max()))
+    scale = np.sqrt(np.where(diagonal > NOISE * diagonal.max(), diagonal, diagonal.max()))
     values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
     rows = (jacobian / scale) @ vectors
     null = values <= SINGULAR * values.max()
@@ -196,8 +198,8 @@ def strong_identifiability(
     gate = np.exp(rows @ slopes)
     second_order, first_order = [], []
     for own, (d1, d2) in enumerate(zip(np.asarray(first), np.asarray(second), strict=True)):
-        times_x = _products(d1, rows)
-        second_order.append(_smallest([d1, times_x, d2.reshape(len(rows), -1), _products(d1, d1)]))
+        times_x = _distinct(_products(d1, rows))
+        second_order.append(_smallest([d1, times_x, _upper(d2), _upper(d1[:, :, None] * d1[:, None, :])]))
         first_order.append(_smallest([d1, times_x, gate[:, None] * d1]))
         second_order += [_smallest([_products(d1, np.asarray(other))]) for other in first[own + 1 :]]
     return Identifiability(min(second_order), min(first_order), tolerance)
@@ -213,26 +215,35 @@ def _scalar_expert(expert: object, offset: bool) -> Callable[[Array, Array], Arr
 
 
 def _takes_two(function: Callable) -> bool:
+    """Whether a function needs two arguments, (x, eta), and so is no activation."""
     try:
-        jax.eval_shape(function, jnp.zeros(2), jnp.zeros(2))
-        jax.eval_shape(function, jnp.zeros(()))
-    except TypeError:
-        return function.__code__.co_argcount == 2 if hasattr(function, "__code__") else False
-    return False
+        needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    except ValueError:
+        return False
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed) == 2
 
 
 def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return (left[:, :, None] * right[:, None, :]).reshape(len(left), -1)
 
 
+def _upper(symmetric: np.ndarray) -> np.ndarray:
+    """Columns of symmetric matrices (n, p, p), each pair of indices once."""
+    return symmetric[:, *np.triu_indices(symmetric.shape[-1])]
+
+
 def _smallest(families: list[np.ndarray]) -> float:
-    """Smallest singular value of the unit columns of all families, repeats within a family dropped."""
-    return float(np.linalg.svd(np.hstack([_distinct(f) for f in families]), compute_uv=False)[-1])
+    """Smallest singular value of the columns of all families, scaled to unit length."""
+    return float(np.linalg.svd(_unit(np.hstack(families)), compute_uv=False)[-1])
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(columns, axis=0)
+    return columns / np.where(length > 0, length, 1.0)
 
 
 def _distinct(family: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(family, axis=0)
-    columns = family / np.where(length > 0, length, 1.0)
+    """Drop functions that repeat an earlier one up to a factor."""
+    columns = _unit(family)
     same = np.abs(columns.T @ columns) > 1 - 1e-12
-    kept = [j for j in range(columns.shape[1]) if not same[j, :j].any()]
-    return columns[:, kept]
+    return columns[:, [j for j in range(columns.shape[1]) if not same[j, :j].any()]]

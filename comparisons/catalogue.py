@@ -45,7 +45,7 @@ def quickstart(quick: bool = False) -> Study:
             "mle": (300, 1000) if quick else (1000, 2000, 4000, 10_000, 30_000),
             "nuts": (300, 1000) if quick else (1000, 2000, 4000),
         },
-        replicates={"mle": 4, "nuts": 2} if quick else {"mle": 20, "nuts": 5},
+        replicates={"mle": 4, "nuts": 2} if quick else {"mle": 20, "nuts": 4},
         settings={
             "mle": {"n_init": 4, "bound": 10.0},
             "nuts": {"num_warmup": 300, "num_samples": 1000, "num_chains": 2, "target_accept_prob": 0.9, "attempts": 2},

@@ -35,6 +35,7 @@ ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16
 SOURCE, TEST, LABELS = 500, 497, 200
 BOX = 5.0  # half-width of the compact parameter space: with so few labels the likelihood alone may peak at infinity
 BINS = 10  # of the reliability curve and the calibration error
+LEAST = 10  # images in a bin of the reliability plot
 SPLITS = 2
 NUTS = {"num_warmup": 300, "num_samples": 1200, "num_chains": 2}
 COLOURS = ("#000000", "#999999", "#0072B2", "#56B4E9", "#D55E00", "#E69F00")  # Okabe and Ito
@@ -262,7 +263,7 @@ def _dots(axis: Axes, result: Result, score: str, colours: dict[str, str]) -> No
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
         axis.errorbar(values.mean(), place, xerr=error, fmt="o", capsize=3, color=colours[method])
     axis.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
-    axis.set(xlabel=f"{score} (bars: standard error)", title=f"held-out {score}: right is better")
+    axis.set(xlabel=f"held-out {score} (bar: s.e.)", title="right is better")
 
 
 def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:
@@ -270,9 +271,16 @@ def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:
     axis.plot([0, 1], [0, 1], color="0.6", lw=1)
     for method in ("frozen alone", "from scratch", "MLE, linear", "posterior, linear"):
         pooled = np.concatenate([p.probabilities for p in result.predictions[method]])
-        confidence, observed, _ = reliability(pooled, truth)
-        axis.plot(confidence, observed, "o-", ms=3, lw=1.2, color=colours[method], label=method)
-    axis.set(xlabel="confidence", ylabel="accuracy", title="calibration: on the line is best", xlim=(0, 1), ylim=(0, 1))
+        confidence, observed, share = reliability(pooled, truth)
+        full = share * len(truth) >= LEAST
+        axis.plot(confidence[full], observed[full], "o-", ms=3, lw=1.2, color=colours[method], label=method)
+    axis.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        title=f"calibration: on the line is best\n(bins of at least {LEAST} images)",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     axis.legend(frameon=False, fontsize=8)
 
 

@@ -58,9 +58,10 @@ def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
     held = np.zeros(len(free), dtype=bool)
     if objective.bounds is not None:
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
+    pressed = held & (gradient == 0)  # a bound holds them back; others may leave it
     large = (np.abs(free) * scale > LARGE) & ~held
     return Certificate(
-        _distance(gradient[~held], observed[np.ix_(~held, ~held)], objective.total),
+        _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
         np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
         sum(start.log_likelihood >= starts[0].log_likelihood - REPLICATED for start in starts),
         tuple(map(str, names[held])),

@@ -18,6 +18,7 @@ from mle.fit import Fit, Start
 from mle.m_steps import maximise_expected
 from mle.objective import Bounds, Objective, box
 
+ROUNDING = 1e-12  # share of the log likelihood by which it may seem to fall at its maximum
 MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
 
 
@@ -119,6 +120,6 @@ def remaining_gain(history: Sequence[float]) -> float:
         return np.inf
     before, last = history[-2] - history[-3], history[-1] - history[-2]
     if last <= 0:
-        return 0.0
+        return 0.0 if -last <= ROUNDING * abs(history[-1]) else np.inf
     ratio = last / before if before > 0 else np.inf
     return last * ratio / (1 - ratio) if ratio < 1 else np.inf

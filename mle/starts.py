@@ -86,6 +86,9 @@ def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[S
 
 
 def _climb_safely(climb: Callable[[np.ndarray], Start], free: np.ndarray) -> Start:
-    with np.errstate(all="ignore"):  # line searches probe overflowing points
-        start = climb(free)
+    try:
+        with np.errstate(all="ignore"):  # line searches probe overflowing points
+            start = climb(free)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # SciPy's trust region, met with NaN
+        return Start(free, -np.inf, False, 0, f"{type(error).__name__}: {error}")
     return start if np.isfinite(start.log_likelihood) else start.failed("the log likelihood is not finite")

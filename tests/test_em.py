@@ -84,7 +84,6 @@ def test_a_wrong_step_is_found_out(wrong):
     assert worst_drop(fit) > 1e3 * NEVER_DROPS
 
 
-@pytest.mark.xfail(reason="em.remaining_gain takes a fall of the likelihood for convergence")
 def test_a_start_whose_likelihood_fell_has_not_converged():
     moe, truth, x, y = draw_data()
     fit = em.fit(moe, x, y, init=truth, max_iter=15, m_step=lambda objective, free, r: free - 0.3)
