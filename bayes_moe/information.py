@@ -201,7 +201,7 @@ def strong_identifiability(
         times_x = _distinct(_products(d1, rows))
         second_order.append(_smallest([d1, times_x, _upper(d2), _upper(d1[:, :, None] * d1[:, None, :])]))
         first_order.append(_smallest([d1, times_x, gate[:, None] * d1]))
-        second_order += [_smallest([_products(d1, np.asarray(other))]) for other in first[own + 1 :]]
+        second_order += [_smallest([_distinct(_products(d1, np.asarray(other)))]) for other in first[own + 1 :]]
     return Identifiability(min(second_order), min(first_order), tolerance)
 
 

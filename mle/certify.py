@@ -55,11 +55,12 @@ def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
     gradient = projected_gradient(objective, free) * objective.total
     observed = -objective.hessian(free)
     scaled = observed / np.outer(scale, scale) / objective.total
-    held = np.zeros(len(free), dtype=bool)
+    held = bounded = np.zeros(len(free), dtype=bool)
     if objective.bounds is not None:
+        bounded = np.isfinite(objective.bounds).all(axis=1)
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
     pressed = held & (gradient == 0)  # a bound holds them back; others may leave it
-    large = (np.abs(free) * scale > LARGE) & ~held
+    large = (np.abs(free) * scale > LARGE) & ~bounded
     return Certificate(
         _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
         np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
@@ -83,14 +84,15 @@ def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, 
     """Components that a hyperplane separates on the observations they are responsible for."""
     moe, data = objective.moe, objective.data
     params = parameters.unflatten(moe.fields, free)
-    owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))
-    x = np.asarray(data.x).T
+    counted = slice(None) if data.weights is None else np.asarray(data.weights) > 0
+    owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))[counted]
+    x, codes = np.asarray(data.x).T[counted], np.asarray(data.y).argmax(axis=0)[counted]
     out = []
     if separated(np.column_stack([x, np.ones(len(x))]), owner, len(moe.experts)):
         out.append("the gate")
     for index, expert in enumerate(moe.experts):
         if isinstance(expert, Multinomial) and expert.activation is linear:
             mine = owner == index
-            if separated(x[mine], np.asarray(data.y).argmax(axis=0)[mine], expert.classes):
+            if separated(x[mine], codes[mine], expert.classes):
                 out.append(f"expert {index}")
     return tuple(out)

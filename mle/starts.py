@@ -90,5 +90,5 @@ def _climb_safely(climb: Callable[[np.ndarray], Start], free: np.ndarray) -> Sta
         with np.errstate(all="ignore"):  # line searches probe overflowing points
             start = climb(free)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # SciPy's trust region, met with NaN
-        return Start(free, -np.inf, False, 0, f"{type(error).__name__}: {error}")
+        return Start(free, -np.inf, False, 0, f"the log likelihood or a derivative is not finite ({error})")
     return start if np.isfinite(start.log_likelihood) else start.failed("the log likelihood is not finite")

@@ -292,4 +292,5 @@ def test_three_methods_reach_the_same_maximum_on_fifty_data_sets(seed):
 
 
 def test_too_few_starts_are_found_out():
-    assert np.ptp(maxima(5, Effort(direct=5, em=1, stages=()))) > SAME_MAXIMUM
+    alone = Effort(direct=1, em=1, stages=())
+    assert max(np.ptp(maxima(seed, alone)) for seed in range(4)) > SAME_MAXIMUM
