@@ -333,11 +333,16 @@ def test_a_gate_that_is_held_open_leaves_plain_regression(fit):
     np.testing.assert_allclose(result.params["eta"][0], expected, atol=SAME_PLACE)
 
 
+def always_wrong(y):
+    """Return a model whose frozen expert is sure of a class that was not observed."""
+    table = np.full((len(y), 3), -60.0)
+    table[np.arange(len(y)), (y + 1) % 3] = 0.0
+    return contaminated(Frozen.table(table), features=FEATURES, activation="linear")
+
+
 def test_a_frozen_expert_that_is_always_wrong_leaves_plain_regression():
     x, y, expected = plain_regression()
-    table = np.full((ROWS, 3), -60.0)
-    table[np.arange(ROWS), (y + 1) % 3] = 0.0
-    moe = contaminated(Frozen.table(table), features=FEATURES, activation="linear")
+    moe = always_wrong(y)
     bounds = {"tau": (-25.0, 25.0), "beta": (-1.0, 1.0)}
     result = newton.fit(moe, x, y, n_init=2, random_state=0, bounds=bounds)
     np.testing.assert_allclose(result.params["eta"][0], expected, atol=SAME_PLACE)
@@ -484,6 +489,29 @@ def test_a_bounded_parameter_is_not_at_infinity():
     moe = build("linear", frozen_activation="tanh")
     result = newton.fit(moe, x, y, n_init=3, random_state=0, bounds=dict.fromkeys(moe.fields, CLOSE))
     assert "set bounds" not in result.status
+
+
+@pytest.mark.xfail(reason="certify.certify takes a bound for none where the other side is open")
+def test_one_bound_is_enough():
+    x, y, _ = plain_regression()
+    bounds = {"tau": (-np.inf, 20.0), "beta": (-1.0, 1.0)}
+    result = newton.fit(always_wrong(y), x, y, init=ORIGIN, bounds=bounds)
+    assert result.certificate.at_bounds == ("tau[0]",)
+    assert result.status == "at a bound: tau[0]"
+
+
+@pytest.mark.xfail(reason="certify._separated_components gives doubtful rows to one component only")
+def test_a_steep_gate_with_a_finite_maximum_is_not_separated():
+    moe = build()
+    x = np.random.default_rng(34).normal(size=(300, FEATURES))
+    y = moe.simulate(34, moe.params(tau=0.5, beta=[2.0, -1.0], eta=[[-2.0, 2.0], [-1.0, -2.0]]), x)
+    fit = newton.fit(moe, x, y, n_init=5, random_state=0)
+    assert fit.converged
+    assert np.abs(fit.params["beta"]).max() > 100.0
+    for factor in (0.9, 1.1, 100.0):
+        steeper = fit.params | {name: factor * fit.params[name] for name in ("tau", "beta")}
+        assert moe.log_density(steeper, x, y).sum() < fit.log_likelihood - 1e-3
+    assert fit.certificate.separated == ()
 
 
 def test_rows_of_weight_zero_do_not_hide_separation():
