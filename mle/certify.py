@@ -57,10 +57,10 @@ def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
     scaled = observed / np.outer(scale, scale) / objective.total
     held = bounded = np.zeros(len(free), dtype=bool)
     if objective.bounds is not None:
-        bounded = np.isfinite(objective.bounds).all(axis=1)
+        bounded = np.isfinite(np.where(free > 0, objective.bounds[:, 1], objective.bounds[:, 0]))
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
     pressed = held & (gradient == 0)  # a bound holds them back; others may leave it
-    large = (np.abs(free) * scale > LARGE) & ~bounded
+    large = (_sizes(objective, free * scale) > LARGE) & ~bounded
     return Certificate(
         _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
         np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
@@ -69,6 +69,21 @@ def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
         tuple(map(str, names[large])),
         _separated_components(objective, free) if large.any() else (),
     )
+
+
+def _sizes(objective: Objective, scaled: np.ndarray) -> np.ndarray:
+    """Sizes of the coordinates, without what collinear covariates let drift: the part outside the row space of x."""
+    x = np.asarray(objective.data.x)
+    rms = np.sqrt((x**2).mean(axis=1))
+    unit = x / np.where(rms > 0, rms, 1.0)[:, None]
+    values, vectors = np.linalg.eigh(unit @ unit.T)
+    seen = vectors[:, values > 1e-12 * max(values[-1], 1e-300)]
+    sizes = np.abs(scaled)
+    for name, where in parameters.blocks(objective.moe.fields).items():
+        if objective.moe.fields[name].dims[-1:] == ("feature",):
+            rows = scaled[where].reshape(-1, len(x))
+            sizes[where] = np.abs(rows @ seen @ seen.T).ravel()
+    return sizes
 
 
 def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float:

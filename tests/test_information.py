@@ -55,7 +55,7 @@ def log_slopes(at, values):
 
 def score_z(drawn_at):
     """Return z-scores of the mean products of simulated scores at the truth against the Fisher information."""
-    moe, x = build(), draw_x(20_000)
+    moe, x = build(), draw_x(5000)
     truth = moe.params(**TRUTH)
     y = moe.simulate(1, moe.params(**(TRUTH | drawn_at)), x)
     with jax.enable_x64(True):
