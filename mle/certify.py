@@ -10,10 +10,11 @@ from bayes_moe.experts import Multinomial, linear
 from mle import uncertainty
 from mle.fit import REPLICATED, Certificate, Fit, Start
 from mle.objective import Objective, projected_gradient
-from mle.separation import separated
+from mle.separation import direction
 from mle.starts import coordinate_scale
 
 LARGE = 12.0  # |coefficient| x size of its covariate beyond which a logistic score is saturated
+FAR = 1e4  # how far out a direction is followed, in units of the largest covariates
 
 
 def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
@@ -96,18 +97,30 @@ def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float
 
 
 def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, ...]:
-    """Components that a hyperplane separates on the observations they are responsible for."""
+    """Components that a hyperplane separates on their own observations, at no cost in likelihood."""
     moe, data = objective.moe, objective.data
     params = parameters.unflatten(moe.fields, free)
     counted = slice(None) if data.weights is None else np.asarray(data.weights) > 0
     owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))[counted]
     x, codes = np.asarray(data.x).T[counted], np.asarray(data.y).argmax(axis=0)[counted]
-    out = []
-    if separated(np.column_stack([x, np.ones(len(x))]), owner, len(moe.experts)):
+    out, count = [], len(moe.experts)
+    rows = np.column_stack([x, np.ones(len(x))])
+    away = direction(rows, (owner - 1) % count, count)  # the gate pins expert 0, the search pins the last
+    if away is not None and _costs_nothing(objective, free, {"tau": away[:, -1], "beta": away[:, :-1]}):
         out.append("the gate")
     for index, expert in enumerate(moe.experts):
         if isinstance(expert, Multinomial) and expert.activation is linear:
             mine = owner == index
-            if separated(x[mine], codes[mine], expert.classes):
+            away = direction(x[mine], codes[mine], expert.classes)
+            if away is not None and _costs_nothing(objective, free, {"eta": away[None]}):
                 out.append(f"expert {index}")
     return tuple(out)
+
+
+def _costs_nothing(objective: Objective, free: np.ndarray, away: dict[str, np.ndarray]) -> bool:
+    """Whether the log likelihood keeps its value far out: it falls where rows lose a component that explains them."""
+    step = np.zeros_like(free)
+    for name, where in parameters.blocks(objective.moe.fields).items():
+        if name in away:
+            step[where] = away[name].ravel()
+    return objective.value(free + FAR * step) > objective.value(free) - REPLICATED

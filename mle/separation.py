@@ -7,10 +7,15 @@ from scipy import optimize
 
 
 def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
-    """Whether labels are completely or quasi-completely separated by linear scores.
+    """Whether labels are completely or quasi-completely separated by linear scores; see :func:`direction`."""
+    return direction(x, codes, classes) is not None
+
+
+def direction(x: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray | None:
+    """Find a direction in which a multinomial logistic likelihood rises for ever.
 
     Solves max sum_(i,k) v_ik with v_ik = (b_(y_i) - b_k)' x_i >= 0 for k != y_i and -1 <= b <= 1. The optimum is
-    positive if and only if the multinomial logistic likelihood has no finite maximum.
+    positive if and only if the labels are separated: then the likelihood has no finite maximum.
 
     Parameters
     ----------
@@ -21,7 +26,8 @@ def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
 
     Returns
     -------
-    bool
+    ndarray, shape (classes - 1, d), or None
+        Class vectors, the last class's at zero; None where the labels are not separated.
 
     References
     ----------
@@ -30,12 +36,16 @@ def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
     """
     n, d = x.shape
     if n == 0:
-        return True
-    unit = x / np.maximum(np.abs(x).max(axis=0), np.finfo(float).tiny)
+        return np.zeros((classes - 1, d))
+    largest = np.abs(x).max(axis=0)
+    size = np.where(largest > 0, largest, 1.0)
+    unit = x / size
     rows = [_contrasts(unit[codes == own], own, other, classes) for own in range(classes) for other in range(classes)]
     margins = np.vstack([r for r in rows if r is not None])
     result = optimize.linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1))
-    return bool(result.status == 0 and -result.fun > 1e-8 * n)
+    if result.status != 0 or -result.fun <= 1e-8 * n:
+        return None
+    return result.x.reshape(classes - 1, d) / size
 
 
 def _contrasts(x: np.ndarray, own: int, other: int, classes: int) -> np.ndarray | None:

@@ -286,8 +286,8 @@ def test_rows_may_be_permuted():
 
 
 def test_weights_are_repeats():
-    moe, truth, x, y = draw_data()
-    counts = np.random.default_rng(2).integers(0, 3, ROWS)
+    moe, truth, x, y = draw_data("linear")
+    counts = np.bincount(np.random.default_rng(2).integers(0, ROWS, ROWS), minlength=ROWS)
     weighted = newton.fit(moe, x, y, init=truth, weights=counts)
     repeated = newton.fit(moe, np.repeat(x, counts, axis=0), np.repeat(y, counts), init=truth)
     assert_same_fit(weighted, repeated)
@@ -496,7 +496,6 @@ def test_one_bound_is_enough():
     assert result.status == "at a bound: tau[0]"
 
 
-@pytest.mark.xfail(reason="certify._separated_components gives doubtful rows to one component only")
 def test_a_steep_gate_with_a_finite_maximum_is_not_separated():
     moe = build()
     x = np.random.default_rng(34).normal(size=(300, FEATURES))

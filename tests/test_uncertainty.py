@@ -92,7 +92,7 @@ def test_weights_enter_both():
 @pytest.mark.parametrize("kind", uncertainty.KINDS)
 def test_weights_are_repeats(kind):
     moe, _, x, y = fitted()
-    counts = np.random.default_rng(2).integers(0, 3, ROWS)
+    counts = np.bincount(np.random.default_rng(2).integers(0, ROWS, ROWS), minlength=ROWS)
     many = np.repeat(x, counts, axis=0), np.repeat(y, counts)
     fits = newton.fit(moe, x, y, init=TRUTH, weights=counts), newton.fit(moe, *many, init=TRUTH)
     weighted = uncertainty.standard_errors(moe, fits[0], x, y, kind=kind, weights=counts)
