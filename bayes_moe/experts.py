@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
-from scipy.special import logsumexp
+from scipy import special
 
 from bayes_moe.data import Covariates, Observations, check_real, float64
+from bayes_moe.numerics import logsumexp
 from bayes_moe.parameters import Field, Params
 
 Activation = Callable[[Array], Array]
@@ -92,21 +93,22 @@ class Multinomial:
         rows = self.classes - (self.reference == "last")
         return {"eta": Field((self.experts, rows, self.features), (self.dim, "class", "feature"))}
 
-    def logits(self, params: Params, x: Array) -> Array:
-        """act(eta_s' x), shape (experts, classes, n)."""
-        scores = jnp.einsum("ekd,dn->ekn", params["eta"], x)
-        if self.reference == "last":
-            scores = jnp.concatenate([scores, jnp.zeros_like(scores[:, :1])], axis=1)
-        return self.activation(scores)
+    def logits(self, params: Params, x: Array) -> list[Array]:
+        """act(eta_s' x) for each class s, of shape (experts, n); a pinned class's is the constant act(0)."""
+        scores = self.activation(jnp.einsum("ekd,dn->ekn", params["eta"], x))
+        pinned = [] if self.reference is None else [self.activation(jnp.zeros(()))]
+        return [scores[:, s] for s in range(scores.shape[1])] + pinned
 
     def log_probabilities(self, params: Params, covariates: Covariates) -> Array:
         """Log f(s | x), shape (experts, classes, n)."""
-        return jax.nn.log_softmax(self.logits(params, covariates.x), axis=1)
+        logits = self.logits(params, covariates.x)
+        normaliser = logsumexp(logits)
+        return jnp.stack([logit - normaliser for logit in logits], axis=1)
 
     def log_density(self, params: Params, data: Observations) -> Array:
         """Log f(y | x), shape (experts, n)."""
         logits = self.logits(params, data.x)
-        return jnp.sum(data.y * logits, axis=1) - jax.nn.logsumexp(logits, axis=1)
+        return sum(y * logit for y, logit in zip(data.y, logits, strict=True)) - logsumexp(logits)
 
 
 @partial(
@@ -204,7 +206,7 @@ class Frozen:
     def evaluate(self, x: object) -> np.ndarray:
         """Log f0(s | x), checked, shape (classes, n)."""
         table = np.asarray(self.source(x), dtype=np.float64)
-        if not np.allclose(logsumexp(table, axis=1), 0.0, atol=1e-6):
+        if not np.allclose(special.logsumexp(table, axis=1), 0.0, atol=1e-6):
             raise ValueError("frozen must give log-probabilities whose exponentials sum to one in each row.")
         return np.ascontiguousarray(table.T)
 

@@ -1,7 +1,8 @@
 """Gates: log p(component i | x), the weights that a mixture gives its experts.
 
-A gate declares its parameters as fields and computes ``log_weights(params, x)`` for covariates ``x`` of shape
-(d, n). To add one, write a class with these two members and a row in the conformance table of the tests.
+A gate declares its parameters as fields and computes ``scores(params, x)`` for covariates ``x`` of shape (d, n): a
+row for each expert, equal to log p(component i | x) up to a term that all of them share. To add one, write a class
+with these two members and a row in the conformance table of the tests.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Softmax:
             "beta": Field((free, self.features), (self.dim, "feature")),
         }
 
-    def log_weights(self, params: Params, x: Array) -> Array:
-        """Log p(i | x), shape (experts, n)."""
+    def scores(self, params: Params, x: Array) -> tuple[Array, ...]:
+        """s_i(x), a row of shape (n,) for each expert."""
         scores = params["beta"] @ x + params["tau"][:, None]
-        return jax.nn.log_softmax(jnp.concatenate([jnp.zeros_like(scores[:1]), scores]), axis=0)
+        return jnp.zeros_like(scores[0]), *scores

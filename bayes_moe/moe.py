@@ -18,7 +18,7 @@ that take ``data`` are for code: pure JAX on prepared data (see :mod:`bayes_moe.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +28,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from bayes_moe import parameters
+from bayes_moe import blocks, parameters
 from bayes_moe.data import (
     Covariates,
     Observations,
@@ -39,6 +39,7 @@ from bayes_moe.data import (
 )
 from bayes_moe.experts import Frozen, Multinomial
 from bayes_moe.gates import Softmax
+from bayes_moe.numerics import log_mean_exp, logsumexp
 from bayes_moe.parameters import Field, Params
 
 
@@ -161,25 +162,38 @@ class MoE:
 
     def log_joint(self, params: Params, data: Observations) -> Array:
         """Log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it."""
-        per_expert = [expert.log_density(params, data) for expert in self.experts]
-        return self.gate.log_weights(params, data.x) + jnp.concatenate(per_expert)
+        scores, densities = self._terms(params, data)
+        normaliser = logsumexp(scores)
+        return jnp.stack([s + f - normaliser for s, f in zip(scores, densities, strict=True)])
+
+    def log_densities(self, params: Params, data: Observations) -> Array:
+        """Log p(y | x) of each observation, shape (n,): logsumexp of :meth:`log_joint`, normalised once."""
+        scores, densities = self._terms(params, data)
+        return log_mean_exp(densities, scores)
+
+    def _terms(self, params: Params, data: Observations) -> tuple[Sequence[Array], list[Array]]:
+        """Rows of gate scores and of log p(y | x, component i), one for each component."""
+        densities = [row for expert in self.experts for row in expert.log_density(params, data)]
+        return self.gate.scores(params, data.x), densities
 
     def log_likelihood(self, params: Params, data: Observations) -> Array:
-        """Weighted sum of the log density over the observations, a scalar."""
-        log_density = jax.nn.logsumexp(self.log_joint(params, data), axis=0)
-        return jnp.sum(log_density if data.weights is None else data.weights * log_density)
+        """Weighted sum of the log density over the observations, a scalar; differentiable in ``params``."""
+        return _log_likelihood(params, self, data)
+
+    def log_weights(self, params: Params, x: Array) -> Array:
+        """Log p(component i | x), shape (experts, n)."""
+        scores = self.gate.scores(params, x)
+        return jnp.stack(scores) - logsumexp(scores)
 
     def log_class_probabilities(self, params: Params, covariates: Covariates) -> Array:
         """Log p(y = s | x), shape (classes, n)."""
         per_expert = [expert.log_probabilities(params, covariates) for expert in self.experts]
-        log_weights = self.gate.log_weights(params, covariates.x)
-        return jax.nn.logsumexp(log_weights[:, None] + jnp.concatenate(per_expert), axis=0)
+        return logsumexp(list(self.log_weights(params, covariates.x)[:, None] + jnp.concatenate(per_expert)))
 
     def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
         """Simulate class positions: first the gate, then the chosen expert; shape (n,)."""
         gate_key, expert_key = jax.random.split(rng_key)
-        log_weights = self.gate.log_weights(params, covariates.x)
-        chosen = jax.random.categorical(gate_key, log_weights, axis=0)
+        chosen = jax.random.categorical(gate_key, jnp.stack(self.gate.scores(params, covariates.x)), axis=0)
         per_expert = jnp.concatenate([e.log_probabilities(params, covariates) for e in self.experts])
         logits = jnp.take_along_axis(per_expert, chosen[None, None], axis=0)[0]
         return jax.random.categorical(expert_key, logits, axis=0)
@@ -196,8 +210,7 @@ class MoE:
         x : array-like, shape (n, d)
         y : array-like, shape (n,)
         """
-        joint = _log_joint(self, self.params(**params), self.observe(x, y))
-        return np.asarray(jax.nn.logsumexp(joint, axis=0))
+        return np.asarray(_log_densities(self, self.params(**params), self.observe(x, y)))
 
     @float64
     def responsibilities(self, params: Params, x: object, y: object) -> np.ndarray:
@@ -225,6 +238,28 @@ class MoE:
         return _label_array(self.classes)[np.asarray(codes)]
 
 
+def _log_likelihood_of_block(params: Params, moe: MoE, data: Observations) -> Array:
+    log_densities = moe.log_densities(params, data)
+    return jnp.sum(log_densities if data.weights is None else data.weights * log_densities)
+
+
+@jax.custom_jvp
+def _log_likelihood(params: Params, moe: MoE, data: Observations) -> Array:
+    return blocks.total(lambda block: _log_likelihood_of_block(params, moe, block), data)
+
+
+@_log_likelihood.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Value and gradient block by block, in one pass; the data have no derivatives."""
+    params, moe, data = primals
+    value, gradient = blocks.total(lambda block: _value_and_grad(params, moe, block), data)
+    products = jax.tree.map(lambda g, rate: jnp.sum(g * rate), gradient, tangents[0])
+    return value, sum(jax.tree.leaves(products))
+
+
+_value_and_grad = jax.value_and_grad(_log_likelihood_of_block)
+
+
 def as_key(rng_key: Array | int) -> Array:
     """Take a JAX key as it is, or make one from an int."""
     if isinstance(rng_key, (int, np.integer)) and not isinstance(rng_key, bool):
@@ -245,5 +280,6 @@ def _label_array(classes: tuple[Hashable, ...]) -> np.ndarray:
 
 # Compiled once for each model structure and shape; the model is an argument, never a closure.
 _log_joint = jax.jit(MoE.log_joint)
+_log_densities = jax.jit(MoE.log_densities)
 _log_class_probabilities = jax.jit(MoE.log_class_probabilities)
 _draw = jax.jit(MoE.draw)

@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
 from bayes_moe import datatree, sampler
-from bayes_moe.data import Covariates, encode_labels, float64
+from bayes_moe.data import Covariates, Observations, encode_labels, float64
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
@@ -68,7 +68,7 @@ class Mixture(Distribution):
 
     def _log_density(self, codes: Array) -> Array:
         data = self.moe.condition(self.covariates, codes)
-        return jax.nn.logsumexp(self.moe.log_joint(self.params, data), axis=0)
+        return self.moe.log_densities(self.params, data)
 
 
 def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None) -> None:
@@ -77,6 +77,13 @@ def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], 
     params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
     with numpyro.plate("obs_id", covariates.n):
         numpyro.sample("y", Mixture(moe, params, covariates), obs=y)
+
+
+def summed_model(inputs: tuple[MoE, Mapping[str, Distribution], Observations]) -> None:
+    """The density of :func:`posterior_model` with the likelihood summed block by block: what NUTS moves on."""
+    moe, prior, data = inputs
+    params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
+    numpyro.factor("log_likelihood", moe.log_likelihood(params, data))
 
 
 def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
@@ -164,33 +171,36 @@ def sample(
     _check(settings, init, dtype)
     key = as_key(rng_key)
     with jax.enable_x64(dtype == "float64"):
-        target, args = _problem(moe, x, y, prior)
+        target, args, model, model_args = _problem(moe, x, y, prior)
         start = None if isinstance(init, str) else moe.params(**init) if isinstance(moe, MoE) else init
         total = num_chains * (num_warmup + num_samples)
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
             layout, draws = sampler.run(target, args, key, settings, start, bar.update)
         extra = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
-        groups = datatree.groups(target, args, layout, draws, settings, key, [k for k, on in extra.items() if on])
+        groups = datatree.groups(model, model_args, layout, draws, settings, key, [k for k, on in extra.items() if on])
     about = {
         "seed": repr(rng_key),
         "dtype": dtype,
         "init": "mode" if start is None else "given",
         **asdict(settings),
     }
-    return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, args, about)
+    return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about)
 
 
-def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> tuple[Callable, tuple]:
-    """Return the NumPyro model to run, and its arguments as arrays."""
+def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> tuple[Callable, tuple, Callable, tuple]:
+    """Return what NUTS moves on and what evaluates its draws: NumPyro models with their arguments as arrays."""
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        codes = encode_labels(y, moe.classes, covariates.n)
-        return posterior_model, sampler.as_arrays(((moe, resolve(moe, prior), covariates), codes))
+        codes, shaped = encode_labels(y, moe.classes, covariates.n), resolve(moe, prior)
+        args = sampler.as_arrays(((moe, shaped, covariates), codes))
+        summed = sampler.as_arrays(((moe, shaped, moe.condition(covariates, codes)),))
+        return summed_model, summed, posterior_model, args
     if not callable(moe):
         raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
     if prior is not None:
         raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
-    return moe, sampler.as_arrays((x, y))
+    args = sampler.as_arrays((x, y))
+    return moe, args, moe, args
 
 
 def _check(settings: Settings, init: object, dtype: str) -> None:

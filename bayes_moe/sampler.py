@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,10 +24,11 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import potential_energy
 from scipy import optimize
 
+from bayes_moe.compilation import TRACING, compiled
+
 BLOCK = 50  # transitions between two reports of progress
 START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
-_TRACING = threading.RLock()  # NumPyro's handler stack is global: trace in one thread at a time
 
 Model = Callable[..., object]
 
@@ -83,7 +83,7 @@ def _is_array(leaf: object) -> bool:
 
 def layout(model: Model, args: tuple) -> Layout:
     """Trace a model once and read off its latent sites."""
-    with _TRACING:
+    with TRACING:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
     latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
     discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
@@ -93,19 +93,6 @@ def layout(model: Model, args: tuple) -> Layout:
         raise ValueError("the model has no latent sites: nothing to sample.")
     shapes = {k: biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])) for k, s in latent.items()}
     return Layout(tuple((name, tuple(shape)) for name, shape in shapes.items()))
-
-
-def compiled(function: Callable, *args: object) -> Callable:
-    """Executable of a cached or module-level function for the shapes of these arguments."""
-    leaves, structure = jax.tree.flatten(args)
-    avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    with _TRACING:
-        return _compile(function, structure, avals)
-
-
-@functools.lru_cache(maxsize=256)
-def _compile(function: Callable, structure: object, avals: tuple) -> Callable:
-    return jax.jit(function).lower(*jax.tree.unflatten(structure, avals)).compile()
 
 
 @functools.lru_cache(maxsize=64)
@@ -236,7 +223,7 @@ def _starts(
     if start is None:
         box = jax.random.uniform(key, (count, where.size), minval=-START_RADIUS, maxval=START_RADIUS)
         return np.asarray(box)
-    with _TRACING:
+    with TRACING:
         trace = handlers.trace(handlers.seed(model, key)).get_trace(*args)
     missing = [name for name, _ in where.shapes if name not in start]
     if missing:

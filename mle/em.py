@@ -12,6 +12,7 @@ from jax import Array
 from bayes_moe import parameters
 from bayes_moe.data import Observations, float64
 from bayes_moe.moe import MoE
+from bayes_moe.numerics import logsumexp
 from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
@@ -102,14 +103,13 @@ def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float, m_s
 
 def e_step(objective: Objective, free: np.ndarray) -> tuple[float, Array]:
     """Log likelihood, and responsibilities times weights, (experts, n)."""
-    value, r = _e_step(jnp.asarray(free), objective.moe, objective.data)
+    value, r = objective.call(_e_step, free)
     return float(value), r
 
 
-@jax.jit
 def _e_step(free: Array, moe: MoE, data: Observations) -> tuple[Array, Array]:
     joint = moe.log_joint(parameters.unflatten(moe.fields, free), data)
-    log_density = jax.nn.logsumexp(joint, axis=0)
+    log_density = logsumexp(list(joint))
     weights = 1.0 if data.weights is None else data.weights
     return jnp.sum(weights * log_density), weights * jnp.exp(joint - log_density)
 

@@ -7,7 +7,7 @@ part is a soft-label logistic regression, which is concave; an expert's is its o
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,17 @@ def _expected(component: int, free: Array, moe: MoE, data: Observations, r: Arra
     """Part of the expected complete log likelihood that one component owns; r (experts, n), weights included."""
     if component == GATE:
         params = parameters.unflatten(moe.gate.fields, free)
-        return jnp.sum(r * moe.gate.log_weights(params, data.x))
+        return jnp.sum(r * moe.log_weights(params, data.x))
     expert = moe.experts[component]
     params = parameters.unflatten(expert.fields, free)
     return jnp.sum(r[component] * expert.log_density(params, data)[0])
 
 
-_value_and_grad = jax.jit(jax.value_and_grad(_expected, argnums=1), static_argnums=0)
-_hessian = jax.jit(jax.hessian(_expected, argnums=1), static_argnums=0)
+@cache
+def _derivatives(component: int) -> tuple[Callable, Callable]:
+    """Value with gradient, and Hessian, of a component's part: one pair for ever, so that each compiles once."""
+    part = partial(_expected, component)
+    return jax.value_and_grad(part), jax.hessian(part)
 
 
 def components(moe: MoE) -> list[tuple[int, slice]]:
@@ -65,17 +68,14 @@ def maximise_expected(objective: Objective, free: np.ndarray, r: Array, *, max_i
     """
     out = free.copy()
     for component, where in components(objective.moe):
-        arguments = (objective.moe, objective.data, r)
-        value_and_grad = _on_numpy(partial(_value_and_grad, component), arguments)
-        hessian = _on_numpy(partial(_hessian, component), arguments) if component == GATE else None
+        value_and_grad, hessian = (_on_numpy(function, objective, r) for function in _derivatives(component))
         bounds = None if objective.bounds is None else objective.bounds[where]
-        result = maximise(
-            value_and_grad, free[where], objective.total, hessian=hessian, bounds=bounds, max_iter=max_iter
-        )
+        concave = {"hessian": hessian} if component == GATE else {}
+        result = maximise(value_and_grad, free[where], objective.total, **concave, bounds=bounds, max_iter=max_iter)
         if result.fun > value_and_grad(free[where])[0]:
             out[where] = result.x
     return out
 
 
-def _on_numpy(function: Callable, arguments: tuple) -> Callable[[np.ndarray], object]:
-    return lambda free: jax.tree.map(np.asarray, function(jnp.asarray(free), *arguments))
+def _on_numpy(function: Callable, objective: Objective, r: Array) -> Callable[[np.ndarray], object]:
+    return lambda free: jax.tree.map(np.asarray, objective.call(function, free, r))

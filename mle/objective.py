@@ -7,7 +7,7 @@ and shape, never one for each fit or each M-step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax import Array
 from scipy import optimize
 
 from bayes_moe import parameters
+from bayes_moe.compilation import compiled
 from bayes_moe.data import Observations
 from bayes_moe.moe import MoE
 
@@ -27,13 +28,12 @@ def _log_likelihood(free: Array, moe: MoE, data: Observations) -> Array:
 
 
 def _log_densities(free: Array, moe: MoE, data: Observations) -> Array:
-    return jax.nn.logsumexp(moe.log_joint(parameters.unflatten(moe.fields, free), data), axis=0)
+    return moe.log_densities(parameters.unflatten(moe.fields, free), data)
 
 
-_value = jax.jit(_log_likelihood)
-_value_and_grad = jax.jit(jax.value_and_grad(_log_likelihood))
-_hessian = jax.jit(jax.hessian(_log_likelihood))
-_scores = jax.jit(jax.jacfwd(_log_densities))
+_value_and_grad = jax.value_and_grad(_log_likelihood)
+_hessian = jax.hessian(_log_likelihood)
+_scores = jax.jacfwd(_log_densities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,7 @@ class Objective:
     moe: MoE
     data: Observations
     bounds: np.ndarray | None = None
+    _executables: dict[Callable, Callable] = field(default_factory=dict, repr=False)
 
     @property
     def total(self) -> float:
@@ -59,20 +60,27 @@ class Objective:
 
     def value(self, free: np.ndarray) -> float:
         """Log likelihood."""
-        return float(_value(jnp.asarray(free), self.moe, self.data))
+        return float(self.call(_log_likelihood, free))
 
     def value_and_grad(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         """Log likelihood and score."""
-        value, grad = _value_and_grad(jnp.asarray(free), self.moe, self.data)
+        value, grad = self.call(_value_and_grad, free)
         return float(value), np.asarray(grad)
 
     def hessian(self, free: np.ndarray) -> np.ndarray:
         """Second derivatives of the log likelihood, (P, P)."""
-        return np.asarray(_hessian(jnp.asarray(free), self.moe, self.data))
+        return np.asarray(self.call(_hessian, free))
 
     def scores(self, free: np.ndarray) -> np.ndarray:
         """Score of each observation, unweighted, (n, P)."""
-        return np.asarray(_scores(jnp.asarray(free), self.moe, self.data))
+        return np.asarray(self.call(_scores, free))
+
+    def call(self, function: Callable, free: np.ndarray, *more: Array) -> object:
+        """Run the executable of ``function(free, moe, data, *more)``, whose shapes stay the same for one function."""
+        args = (jnp.asarray(free), self.moe, self.data, *more)
+        if function not in self._executables:
+            self._executables[function] = compiled(function, *args)
+        return self._executables[function](*args)
 
 
 def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:

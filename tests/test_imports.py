@@ -14,7 +14,7 @@ SAMPLING = {"bayes_moe.nuts", "bayes_moe.sampler", "bayes_moe.datatree", "bayes_
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
-    ("_numpyro",),
+    ("_numpyro", "compilation", "numerics", "blocks"),
     ("data",),
     ("parameters",),
     ("gates", "experts"),

@@ -294,7 +294,7 @@ def test_model_observes_y_in_a_plate_of_observations():
 def test_numpyro_nuts_and_predictive_work_on_the_model():
     model, moe, x, y = problem("heterogeneous")
     target, covariates = nuts.model(moe), moe.prepare(x)
-    options = {"num_warmup": 300, "num_samples": 1000, "num_chains": 4, "chain_method": "vectorized"}
+    options = {"num_warmup": 300, "num_samples": 1500, "num_chains": 4, "chain_method": "vectorized"}
     with jax.enable_x64(True):
         mcmc = MCMC(NUTS(target), progress_bar=False, **options)
         mcmc.run(jax.random.key(0), covariates, y, extra_fields=("energy", "diverging", "potential_energy"))

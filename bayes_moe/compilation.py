@@ -1,0 +1,82 @@
+"""Compile each function once for each shape of its arguments, whatever thread, data set or seed asks."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jaxlib
+
+TRACING = threading.RLock()  # NumPyro's handler stack is global: trace in one thread at a time
+
+# One thread for each program: our threads run chains and fits side by side, and splitting loops of microseconds costs
+# more than it saves. Wide vectors where the processor has them.
+OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
+
+
+def compiled(function: Callable, *args: object) -> Callable:
+    """Executable of a cached or module-level function for the shapes of these arguments.
+
+    Parameters
+    ----------
+    function : callable
+        Its identity is the key: pass the same object each time.
+    *args : pytrees of arrays
+        Only their shapes and dtypes count.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    with TRACING:
+        return _compile(function, structure, avals, jax.config.jax_enable_x64)
+
+
+@functools.lru_cache(maxsize=256)
+def _compile(function: Callable, structure: object, avals: tuple, _x64: bool) -> Callable:
+    lowered = jax.jit(function).lower(*jax.tree.unflatten(structure, avals))
+    _use_cache_on_disk()
+    return lowered.compile(compiler_options=_accepted_options())
+
+
+@functools.cache
+def _accepted_options() -> dict[str, object]:
+    """OPTIONS, or none where this version of XLA has no such options: they change speed, never results."""
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=OPTIONS)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return OPTIONS
+
+
+@functools.cache
+def _use_cache_on_disk() -> None:
+    """Keep executables for later processes, unless the user has a cache or BAYES_MOE_CACHE is "off".
+
+    The folder is this user's alone, and named after the processor and the compiler: an executable made for another
+    processor could crash. Losing it costs time only.
+    """
+    where = os.environ.get("BAYES_MOE_CACHE", "")
+    if jax.config.jax_compilation_cache_dir is not None or where == "off":
+        return
+    home = Path(where or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bayes-moe")
+    folder = home / f"xla-{jaxlib.__version__}-{_processor()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compile anew each time
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _processor() -> str:
+    """Short hash of what the processor can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        known = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    except OSError:
+        known = [platform.processor()]
+    return hashlib.sha256("\n".join([platform.machine(), *known]).encode()).hexdigest()[:12]
