@@ -17,8 +17,9 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn
 
 from bayes_moe.compilation import compiled
+from bayes_moe.modes import Layout, Model
 from bayes_moe.moe import MoE
-from bayes_moe.sampler import Draws, Layout, Model, Settings
+from bayes_moe.sampler import Draws, Settings
 
 Groups = dict[str, dict[str, np.ndarray]]
 BATCH = 50  # draws evaluated side by side; a divisor of the usual numbers of draws, or the rest compiles apart

@@ -123,6 +123,7 @@ def sample(
     max_tree_depth: int = 10,
     dense_mass: bool = False,
     init: str | Mapping[str, object] = "mode",
+    until_ess: float | None = None,
     log_likelihood: bool = False,
     posterior_predictive: bool = False,
     dtype: str = "float64",
@@ -146,6 +147,8 @@ def sample(
     init : "mode" or mapping
         Where chains start: overdispersed around the posterior modes found from one random start for each chain,
         or around the mode found from these values.
+    until_ess : float, optional
+        Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
         Whether to add these groups: chains x draws x n numbers each.
     dtype : "float64" or "float32"
@@ -156,7 +159,8 @@ def sample(
     -------
     xarray.DataTree
         Groups ``posterior``, ``sample_stats``, ``log_prior``, ``observed_data``, ``constant_data`` and those on
-        request.
+        request. Attributes say how it was made, ``preconditioner`` and ``ended`` among them. Ctrl-C ends the run
+        early and keeps the draws made so far.
 
     Raises
     ------
@@ -168,20 +172,22 @@ def sample(
     Hoffman and Gelman (2014), "The No-U-Turn Sampler".
     """
     settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass)
-    _check(settings, init, dtype)
+    _check(settings, init, until_ess, dtype)
     key = as_key(rng_key)
     with jax.enable_x64(dtype == "float64"):
         target, args, model, model_args = _problem(moe, x, y, prior)
         start = None if isinstance(init, str) else moe.params(**init) if isinstance(moe, MoE) else init
         total = num_chains * (num_warmup + num_samples)
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
-            layout, draws = sampler.run(target, args, key, settings, start, bar.update)
+            layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update)
         extra = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
         groups = datatree.groups(model, model_args, layout, draws, settings, key, [k for k, on in extra.items() if on])
     about = {
         "seed": repr(rng_key),
         "dtype": dtype,
         "init": "mode" if start is None else "given",
+        "preconditioner": draws.preconditioner,
+        "ended": draws.ended,
         **asdict(settings),
     }
     return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about)
@@ -203,7 +209,7 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
     return moe, args, moe, args
 
 
-def _check(settings: Settings, init: object, dtype: str) -> None:
+def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> None:
     for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
         value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
@@ -212,6 +218,8 @@ def _check(settings: Settings, init: object, dtype: str) -> None:
         raise ValueError(f"target_accept_prob must lie between 0 and 1, got {settings.target_accept_prob!r}.")
     if init != "mode" and not isinstance(init, Mapping):
         raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
+    if until_ess is not None and (not isinstance(until_ess, Real) or not until_ess > 0):
+        raise ValueError(f"until_ess must be positive, or None, got {until_ess!r}.")
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype must be 'float64' or 'float32', got {dtype!r}.")
 

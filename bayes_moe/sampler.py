@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arviz_stats.base import array_stats
 from jax import Array
-from numpyro import handlers
-from numpyro.distributions import biject_to
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import potential_energy
-from scipy import optimize
 
-from bayes_moe.compilation import TRACING, compiled
+from bayes_moe.compilation import compiled
+from bayes_moe.modes import Layout, Model, draw_starts, find_modes, layout, plausible, whitening
 
 BLOCK = 50  # transitions between two reports of progress
-START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
+CHECK = 200  # draws between two looks at the effective sample size
+FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
-
-Model = Callable[..., object]
 
 
 @dataclass(frozen=True)
@@ -46,30 +45,14 @@ class Settings:
 
 
 class Draws(NamedTuple):
-    """Free vectors and sampler statistics, each with leading axes (chain, draw), and the modes found."""
+    """Free vectors and sampler statistics, each with leading axes (chain, draw), the modes found, and what was done."""
 
     free: np.ndarray
     stats: dict[str, np.ndarray]
     modes: np.ndarray
     mode_log_densities: np.ndarray
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names and unconstrained shapes of a model's latent sites: the order of its free vector."""
-
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def size(self) -> int:
-        """Length of the free vector."""
-        return sum(int(np.prod(shape)) for _, shape in self.shapes)
-
-    def sites(self, free: Array) -> dict[str, Array]:
-        """Cut a free vector into its sites."""
-        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])[:-1]
-        parts = jnp.split(free, [int(end) for end in ends])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+    preconditioner: str
+    ended: str
 
 
 def as_arrays(tree: object) -> object:
@@ -79,30 +62,6 @@ def as_arrays(tree: object) -> object:
 
 def _is_array(leaf: object) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
-
-
-def layout(model: Model, args: tuple) -> Layout:
-    """Trace a model once and read off its latent sites."""
-    with TRACING:
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
-    latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-    discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
-    if discrete:
-        raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
-    if not latent:
-        raise ValueError("the model has no latent sites: nothing to sample.")
-    shapes = {k: biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])) for k, s in latent.items()}
-    return Layout(tuple((name, tuple(shape)) for name, shape in shapes.items()))
-
-
-@functools.lru_cache(maxsize=64)
-def _potentials(model: Model, where: Layout) -> tuple[Callable, Callable]:
-    """Negative log posterior density of the free vector, with its gradient; and its Hessian."""
-
-    def potential(free: Array, args: tuple) -> Array:
-        return potential_energy(model, args, {}, where.sites(free))
-
-    return jax.value_and_grad(potential), jax.hessian(potential)
 
 
 @functools.lru_cache(maxsize=64)
@@ -138,45 +97,13 @@ def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, 
     return init, advance
 
 
-def find_modes(model: Model, where: Layout, args: tuple, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior modes from each start (BFGS, exact gradients), and their log densities, best first."""
-    value_and_grad = compiled(_potentials(model, where)[0], jnp.asarray(starts[0]), args)
-
-    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
-        value, grad = value_and_grad(jnp.asarray(free, dtype=starts.dtype), args)
-        return float(value), np.asarray(grad, dtype=np.float64)
-
-    results = [optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
-    finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
-    if not finite:
-        raise ValueError(
-            "the log posterior is not finite from any start: check the prior, the data and custom activations, "
-            "or pass init={name: value}."
-        )
-    finite.sort(key=lambda r: r.fun)
-    return np.array([r.x for r in finite], dtype=starts.dtype), -np.array([r.fun for r in finite])
-
-
-def whitening(model: Model, where: Layout, args: tuple, mode: np.ndarray) -> np.ndarray:
-    """Inverse root of the absolute curvature at the mode.
-
-    Negative or tiny eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least
-    1e-6 of the largest: the factor is always invertible, and warm-up adapts the scale of each axis anyway.
-    """
-    hessian = np.asarray(compiled(_potentials(model, where)[1], jnp.asarray(mode), args)(jnp.asarray(mode), args))
-    if not np.isfinite(hessian).all():
-        return np.eye(len(mode), dtype=mode.dtype)
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    scale = np.maximum(np.abs(values), max(1e-6 * np.abs(values).max(), 1e-12))
-    return (vectors / np.sqrt(scale)).astype(mode.dtype)
-
-
 def run(
     model: Model,
     args: tuple,
     rng_key: Array,
     settings: Settings,
     start: dict[str, Array] | None = None,
+    until_ess: float | None = None,
     on_progress: Callable[[int], None] = lambda transitions: None,
 ) -> tuple[Layout, Draws]:
     """Sample a model's posterior.
@@ -191,6 +118,8 @@ def run(
     settings : Settings
     start : dict of str to array, optional
         Constrained values to search the mode from; else one random start for each chain.
+    until_ess : float, optional
+        Stop when the bulk ESS of every coordinate has reached it; judged every CHECK draws.
     on_progress : callable
         Called with the number of transitions made since the last call, from any chain's thread.
 
@@ -202,69 +131,87 @@ def run(
     args = as_arrays(args)
     where = layout(model, args)
     start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
-    starts = _starts(model, where, args, start_key, settings.num_chains, start)
+    starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
     modes, log_densities = find_modes(model, where, args, starts)
-    factor = whitening(model, where, args, modes[0])
-    shift = np.linalg.solve(factor, (_plausible(modes, log_densities) - modes[0]).T).T
+    factor, preconditioner = whitening(model, where, args, modes[0])
+    shift = np.linalg.solve(factor, (plausible(modes, log_densities) - modes[0]).T).T
     noise = jax.random.normal(disperse_key, (settings.num_chains, where.size), dtype=modes.dtype)
     u = jnp.asarray(np.resize(shift, noise.shape), dtype=modes.dtype) + OVERDISPERSION * noise
     problem = (args, jnp.asarray(modes[0]), jnp.asarray(factor))
     keys = jax.random.split(chain_key, settings.num_chains)
     kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
-    chains = _in_threads(_chain(kernel, settings, problem, on_progress), keys, u)
-    free = np.stack([chain[0] for chain in chains])
-    stats = {name: np.stack([chain[1][name] for chain in chains]) for name in chains[0][1]}
-    return where, Draws(free, stats, modes, log_densities)
+    chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, u, strict=True)]
+    ended = _advance_all(chains, settings, until_ess, on_progress)
+    length = min(chain.draws for chain in chains)
+    free, stats = jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains))
+    return where, Draws(free, stats, modes, log_densities, preconditioner, ended)
 
 
-def _starts(
-    model: Model, where: Layout, args: tuple, key: Array, count: int, start: dict[str, Array] | None
-) -> np.ndarray:
-    if start is None:
-        box = jax.random.uniform(key, (count, where.size), minval=-START_RADIUS, maxval=START_RADIUS)
-        return np.asarray(box)
-    with TRACING:
-        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args)
-    missing = [name for name, _ in where.shapes if name not in start]
-    if missing:
-        raise ValueError(f"init must give every latent site, missing: {', '.join(missing)}.")
-    free = [jnp.ravel(biject_to(trace[name]["fn"].support).inv(jnp.asarray(start[name]))) for name, _ in where.shapes]
-    return np.asarray(jnp.concatenate(free))[None]
+class _Chain:
+    """One chain: its state, and the blocks of transitions made so far."""
+
+    def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, u: Array):
+        self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, u)
+        self.state, self.made, self.blocks = None, 0, []
+
+    @property
+    def draws(self) -> int:
+        """Draws after warm-up, at most as many as were asked for."""
+        return max(0, min(self.made - self.settings.num_warmup, self.settings.num_samples))
+
+    def advance(self, draws: int, stop: threading.Event, on_progress: Callable[[int], None]) -> None:
+        """Go on, block by block, until there are so many draws or ``stop`` is set."""
+        total = self.settings.num_warmup + draws
+        init, advance = self.kernel
+        if self.state is None:
+            arguments = (*self.start, self.problem)
+            self.state = compiled(init, *arguments)(*arguments)
+        step = compiled(advance, self.state, self.problem)
+        while self.made < total and not stop.is_set():
+            self.state, block = step(self.state, self.problem)
+            if self.made + BLOCK > self.settings.num_warmup:
+                self.blocks.append(jax.tree.map(np.asarray, block))
+            jax.block_until_ready(self.state.z)
+            on_progress(min(BLOCK, self.settings.num_warmup + self.settings.num_samples - self.made))
+            self.made += BLOCK
+
+    def collected(self, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Free vectors and statistics of the first draws after warm-up."""
+        first = self.settings.num_warmup % BLOCK
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[first:][:length], *self.blocks)
 
 
-def _plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
-    """Keep the modes that could carry mass: at most 10 + dimension log units below the best."""
-    return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]
+def _advance_all(
+    chains: list[_Chain], settings: Settings, until_ess: float | None, on_progress: Callable[[int], None]
+) -> str:
+    """Run the chains in threads, to the end, to the ESS wanted, or to an interrupt; say which."""
+    stop, x64 = threading.Event(), jax.config.jax_enable_x64
 
-
-def _chain(kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, on_progress: Callable) -> Callable:
-    """One chain as a function of its key and start: blocks of transitions, warm-up dropped."""
-    init, advance = kernel
-    total = settings.num_warmup + settings.num_samples
-
-    def chain(key: Array, u: Array) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        state = compiled(init, key, u, problem)(key, u, problem)
-        step = compiled(advance, state, problem)
-        blocks = []
-        for done in range(0, total, BLOCK):
-            state, block = step(state, problem)
-            if done + BLOCK > settings.num_warmup:
-                blocks.append(jax.tree.map(np.asarray, block))
-            jax.block_until_ready(state.z)
-            on_progress(min(BLOCK, total - done))
-        first = settings.num_warmup % BLOCK if settings.num_warmup else 0
-        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[first:][: settings.num_samples], *blocks)
-        return joined
-
-    return chain
-
-
-def _in_threads(chain: Callable, keys: Array, u: Array) -> list:
-    x64 = jax.config.jax_enable_x64
-
-    def scoped(key: Array, start: Array) -> object:
+    def go(chain: _Chain, draws: int) -> None:
         with jax.enable_x64(x64):
-            return chain(key, start)
+            chain.advance(draws, stop, on_progress)
 
-    with ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool:
-        return list(pool.map(scoped, keys, u))
+    rounds = [*range(CHECK, settings.num_samples, CHECK), settings.num_samples] if until_ess else [settings.num_samples]
+    with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
+        for draws in rounds:
+            futures = [pool.submit(go, chain, draws) for chain in chains]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                stop.set()
+                wait(futures)
+                if min(chain.draws for chain in chains) < FEWEST:
+                    raise
+                return "interrupted"
+            except BaseException:
+                stop.set()
+                raise
+            if until_ess and _smallest_ess(chains, draws) >= until_ess:
+                return "the effective sample size asked for was reached"
+    return "all draws made" if until_ess is None else "the effective sample size asked for was not reached"
+
+
+def _smallest_ess(chains: list[_Chain], draws: int) -> float:
+    free = np.stack([chain.collected(draws)[0] for chain in chains])
+    return min(float(array_stats.ess(free[..., i], method="bulk")) for i in range(free.shape[-1]))

@@ -23,6 +23,7 @@ ORDER = (
     ("families",),
     ("losses", "information"),
     ("priors",),
+    ("modes",),
     ("sampler",),
     ("datatree",),
     ("nuts", "diagnostics"),

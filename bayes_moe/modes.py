@@ -1,0 +1,123 @@
+"""Where a posterior has its mass: the free vector of any NumPyro model, its modes and the curvature there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.util import potential_energy
+from scipy import optimize
+
+from bayes_moe.compilation import TRACING, compiled
+
+START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
+FLAT = 1e-6  # share of the largest curvature below which a direction counts as flat
+
+Model = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and unconstrained shapes of a model's latent sites: the order of its free vector."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the free vector."""
+        return sum(int(np.prod(shape)) for _, shape in self.shapes)
+
+    def sites(self, free: Array) -> dict[str, Array]:
+        """Cut a free vector into its sites."""
+        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])[:-1]
+        parts = jnp.split(free, [int(end) for end in ends])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+
+
+def layout(model: Model, args: tuple) -> Layout:
+    """Trace a model once and read off its latent sites."""
+    with TRACING:
+        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
+    latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+    discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
+    if discrete:
+        raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
+    if not latent:
+        raise ValueError("the model has no latent sites: nothing to sample.")
+    shapes = {k: biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])) for k, s in latent.items()}
+    return Layout(tuple((name, tuple(shape)) for name, shape in shapes.items()))
+
+
+@functools.lru_cache(maxsize=64)
+def potentials(model: Model, where: Layout) -> tuple[Callable, Callable]:
+    """Negative log posterior density of the free vector, with its gradient; and its Hessian."""
+
+    def potential(free: Array, args: tuple) -> Array:
+        return potential_energy(model, args, {}, where.sites(free))
+
+    return jax.value_and_grad(potential), jax.hessian(potential)
+
+
+def draw_starts(
+    model: Model, where: Layout, args: tuple, key: Array, count: int, start: dict[str, Array] | None
+) -> np.ndarray:
+    """Return free vectors to search modes from: the one given, or random ones."""
+    if start is None:
+        box = jax.random.uniform(key, (count, where.size), minval=-START_RADIUS, maxval=START_RADIUS)
+        return np.asarray(box)
+    with TRACING:
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args)
+    missing = [name for name, _ in where.shapes if name not in start]
+    if missing:
+        raise ValueError(f"init must give every latent site, missing: {', '.join(missing)}.")
+    free = [jnp.ravel(biject_to(trace[name]["fn"].support).inv(jnp.asarray(start[name]))) for name, _ in where.shapes]
+    return np.asarray(jnp.concatenate(free))[None]
+
+
+def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
+    """Keep the modes that could carry mass: at most 10 + dimension log units below the best."""
+    return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]
+
+
+def find_modes(model: Model, where: Layout, args: tuple, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior modes from each start (BFGS, exact gradients), and their log densities, best first."""
+    value_and_grad = compiled(potentials(model, where)[0], jnp.asarray(starts[0]), args)
+
+    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = value_and_grad(jnp.asarray(free, dtype=starts.dtype), args)
+        return float(value), np.asarray(grad, dtype=np.float64)
+
+    results = [optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
+    finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
+    if not finite:
+        raise ValueError(
+            "the log posterior is not finite from any start: check the prior, the data and custom activations, "
+            "or pass init={name: value}."
+        )
+    finite.sort(key=lambda r: r.fun)
+    return np.array([r.x for r in finite], dtype=starts.dtype), -np.array([r.fun for r in finite])
+
+
+def whitening(model: Model, where: Layout, args: tuple, mode: np.ndarray) -> tuple[np.ndarray, str]:
+    """Inverse root of the absolute curvature at the mode, and a word on it.
+
+    Negative or tiny eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least
+    1e-6 of the largest: the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where
+    second derivatives are not finite the factor is the identity.
+    """
+    hessian = np.asarray(compiled(potentials(model, where)[1], jnp.asarray(mode), args)(jnp.asarray(mode), args))
+    if not np.isfinite(hessian).all():
+        return np.eye(len(mode), dtype=mode.dtype), "identity: the curvature at the mode is not finite"
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    floor = max(FLAT * np.abs(values).max(), 1e-12)
+    strange = int(np.sum(values < floor))
+    word = f", {strange} of {len(values)} directions flat or rising: absolute values used" if strange else ""
+    factor = (vectors / np.sqrt(np.maximum(np.abs(values), floor))).astype(mode.dtype)
+    return factor, f"curvature at the mode{word}"

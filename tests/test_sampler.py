@@ -1,0 +1,157 @@
+"""What the sampler does besides sampling: stopping early, saying what it did, and summing the likelihood in blocks."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.util import log_density
+
+from bayes_moe import blocks, contaminated, nuts, sampler
+
+ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+ROWS = 61
+RUN = {"num_warmup": 100, "num_chains": 2, "progress_bar": False}
+
+
+def problem():
+    """Return a model, covariates and labels."""
+    moe = contaminated(ETA0, activation="tanh")
+    x = np.random.default_rng(0).normal(size=(ROWS, 2))
+    return moe, x, moe.simulate(0, moe.params(tau=0.5, beta=[1.0, -1.0], eta=[[1.0, 0.0], [0.0, -1.0]]), x)
+
+
+@pytest.mark.parametrize("block", [7, 1000])
+def test_nuts_moves_on_the_model_that_users_see(block, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    moe, x, y = problem()
+    with jax.enable_x64(True):
+        summed, summed_args, model, args = nuts._problem(moe, x, y, None)
+        z = {name: jnp.full(field.shape, 0.3) for name, field in moe.fields.items()}
+        values = [float(log_density(m, a, {}, z)[0]) for m, a in ((summed, summed_args), (model, args))]
+        gradients = [
+            jax.grad(lambda z, m=m, a=a: log_density(m, a, {}, z)[0])(z)
+            for m, a in ((summed, summed_args), (model, args))
+        ]
+    assert values[0] == pytest.approx(values[1], rel=1e-13)
+    for name in z:
+        np.testing.assert_allclose(gradients[0][name], gradients[1][name], rtol=1e-11)
+
+
+def test_it_stops_when_the_ess_is_reached():
+    moe, x, y = problem()
+    idata = nuts.sample(moe, x, y, rng_key=0, num_samples=4000, until_ess=150, **RUN)
+    draws = idata["posterior"].sizes["draw"]
+    assert sampler.CHECK <= draws < 4000
+    assert draws % sampler.CHECK == 0
+    assert "reached" in idata.attrs["ended"]
+    free = np.concatenate([idata["posterior"][name].values.reshape(2, draws, -1) for name in moe.fields], axis=-1)
+    assert min(sampler.array_stats.ess(free[..., i], method="bulk") for i in range(free.shape[-1])) >= 150
+    whole = nuts.sample(moe, x, y, rng_key=0, num_samples=draws, **RUN)
+    np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
+
+
+def test_an_ess_out_of_reach_is_said():
+    moe, x, y = problem()
+    idata = nuts.sample(moe, x, y, rng_key=0, num_samples=250, until_ess=1e6, **RUN)
+    assert idata["posterior"].sizes["draw"] == 250
+    assert "not reached" in idata.attrs["ended"]
+
+
+@pytest.mark.parametrize("value", [0, -5, "many"])
+def test_an_ess_that_is_not_positive_is_refused(value):
+    moe, x, y = problem()
+    with pytest.raises(ValueError, match="until_ess"):
+        nuts.sample(moe, x, y, rng_key=0, until_ess=value)
+
+
+def interrupt_after(blocks_made, monkeypatch):
+    """Press Ctrl-C, as the main thread sees it, once so many blocks are made."""
+    made, pressed = [], threading.Event()
+
+    class Future:
+        def __init__(self, future):
+            self.future = future
+
+        def result(self):
+            pressed.wait()
+            raise KeyboardInterrupt
+
+    class Pool(sampler.ThreadPoolExecutor):
+        def submit(self, *args):
+            return Future(super().submit(*args))
+
+    def report(self, count=1):
+        made.append(count)
+        if len(made) == blocks_made:
+            pressed.set()
+
+    monkeypatch.setattr(sampler, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(sampler, "wait", lambda futures: [future.future.result() for future in futures])
+    monkeypatch.setattr(nuts.tqdm, "update", report)
+
+
+def test_an_interrupt_keeps_the_draws_made(monkeypatch):
+    moe, x, y = problem()
+    interrupt_after(12, monkeypatch)
+    idata = nuts.sample(moe, x, y, rng_key=0, num_samples=1_000_000, **RUN)
+    monkeypatch.undo()
+    draws = idata["posterior"].sizes["draw"]
+    assert 0 < draws < 1_000_000
+    assert idata.attrs["ended"] == "interrupted"
+    whole = nuts.sample(moe, x, y, rng_key=0, num_samples=draws, **RUN)
+    np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
+
+
+def test_an_interrupt_during_warm_up_is_an_interrupt(monkeypatch):
+    moe, x, y = problem()
+    interrupt_after(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        nuts.sample(moe, x, y, rng_key=0, num_samples=1000, **RUN | {"num_warmup": 1_000_000})
+
+
+# What was done where curvature fails -------------------------------------------------------------------------------
+
+
+def own(log_prior):
+    """Return a user's model of two numbers with a density of their own."""
+
+    def model(x, y=None):
+        z = numpyro.sample("z", dist.Normal(0.0, 10.0).expand([2]).to_event(1))
+        numpyro.factor("own", log_prior(z))
+        numpyro.sample("y", dist.Normal(z[0], 1.0), obs=y)
+
+    return model
+
+
+PRECONDITIONERS = {
+    "bowl": (lambda z: -0.5 * jnp.sum(z**2), "curvature at the mode"),
+    "flat direction": (lambda z: 0.5 * (z[1] / 10.0) ** 2 - 1e-12 * z[1] ** 4, "1 of 2 directions flat or rising"),
+    "no second derivative": (lambda z: -jnp.sum(jnp.abs(z) ** 1.5), "not finite"),
+}
+
+
+@pytest.mark.parametrize(("density", "words"), PRECONDITIONERS.values(), ids=PRECONDITIONERS)
+def test_the_preconditioner_says_what_it_is(density, words):
+    start = {"z": np.zeros(2)}
+    y = np.array(0.0)
+    idata = nuts.sample(own(density), np.zeros(1), y, rng_key=0, num_samples=100, init=start, **RUN)
+    assert words in idata.attrs["preconditioner"]
+
+
+def test_a_prior_with_bounded_support_is_kept():
+    moe, x, y = problem()
+    prior = {"tau": dist.Uniform(0.2, 0.4), "beta": dist.HalfNormal(1.0)}
+    idata = nuts.sample(moe, x, y, rng_key=0, num_samples=200, prior=prior, **RUN)
+    assert 0.2 < float(idata["posterior"]["tau"].min()) < float(idata["posterior"]["tau"].max()) < 0.4
+    assert float(idata["posterior"]["beta"].min()) > 0
+
+
+def test_one_observation_is_enough_for_a_posterior():
+    moe, x, y = problem()
+    idata = nuts.sample(moe, x[:1], y[:1], rng_key=0, num_samples=300, **RUN)
+    assert np.isfinite(idata["posterior"]["eta"]).all()
+    assert float(idata["posterior"]["beta"].std()) > 1.0  # the prior's, nearly
