@@ -69,5 +69,5 @@ def sample(problem: Problem, *, draws: int, seed: int) -> Sampled:
 
 def _chains_first(values: np.ndarray, draws: int) -> np.ndarray:
     """From PyStan's (..., draws x chains), chains running fastest, to (chain, draw, ...)."""
-    split = values.reshape(*values.shape[:-1], draws, CHAINS) if values.shape[0] != 1 else values.reshape(draws, CHAINS)
+    split = values.reshape(*values.shape[:-1], draws, CHAINS)
     return np.moveaxis(split, (-1, -2), (0, 1))
