@@ -29,7 +29,7 @@ def main() -> None:
     if found is None or sys.version_info < (3, 13):
         return
     folder = Path(found.origin).parent
-    target = folder / "stan_services.o"
+    target, fresh = folder / "stan_services.o", folder / "fresh.o"
     if target.exists() and RENAMED not in target.read_bytes():
         return
     if shutil.which("g++") is None:
@@ -38,8 +38,10 @@ def main() -> None:
     print("Compiling a part of PyStan: a minute, once")
     include = [f"-I{path}" for path in (folder, folder / "include", sysconfig.get_path("include"))]
     flags = ["-c", "-O3", "-std=c++17", "-fPIC", "-w", *(f"-D{macro}" for macro in MACROS), *include]
-    command = ["g++", *flags, str(folder / "stan_services.cpp"), "-o", str(target)]
-    if subprocess.run(command, check=False).returncode != 0:
+    command = ["g++", *flags, str(folder / "stan_services.cpp"), "-o", str(fresh)]
+    if subprocess.run(command, check=False).returncode == 0:
+        fresh.replace(target)
+    else:
         print("Stan will be left out: PyStan could not be compiled")
 
 

@@ -43,26 +43,30 @@ def figure(rows: Sequence[Row], path: Path) -> Path:
         canvas = Figure(figsize=(4.6 * max(panels, 1), 3.9), layout="constrained")
         axes = canvas.subplots(1, max(panels, 1), squeeze=False)[0]
         for case, axis in zip(cases, axes, strict=False):
-            _bars(axis, [r for r in rows if r.part == "posterior" and r.case == case], case)
+            _points(axis, [r for r in rows if r.part == "posterior" and r.case == case], case)
         if timed:
             _lines(axes[-1], timed)
-        canvas.suptitle("bars: median of paired runs, whiskers: range; two chains on two cores", fontsize=9)
+        canvas.suptitle("points: medians of paired runs, whiskers: their range; two chains on two cores", fontsize=9)
         canvas.savefig(path, dpi=150)
     return path
 
 
-def _bars(axis: Axes, rows: Sequence[Row], case: str) -> None:
+def _points(axis: Axes, rows: Sequence[Row], case: str) -> None:
     shown = [r for r in rows if r.quantity == "min-ESS per second"][::-1]
     ratios = {r.method: r for r in rows if r.quantity == "ratio"}
     for i, r in enumerate(shown):
         whiskers = [[r.median - r.low], [r.high - r.median]]
-        axis.barh(i, r.median, xerr=whiskers, color=COLOURS[r.method], capsize=3, error_kw={"lw": 1})
+        axis.errorbar(r.median, i, xerr=whiskers, color=COLOURS[r.method], marker="o", ms=7, capsize=3, lw=1.3)
         ratio = ratios.get(r.method)
         said = "" if ratio is None else ratio.note or f"ours is {ratio.median:.3g} times as fast"
-        axis.text(r.high * 1.08, i, f"{r.median:.3g}\n{said}".strip(), va="center", fontsize=7)
+        axis.annotate(
+            f"{r.median:.3g}\n{said}".strip(), (r.high, i), (8, 0), textcoords="offset points", va="center", fontsize=7
+        )
     axis.set_yticks(range(len(shown)), [METHODS[r.method].title for r in shown])
     if shown:
-        axis.set_xlim(min(r.low for r in shown) / 3, max(r.high for r in shown) * 6)
+        axis.set_xlim(min(r.low for r in shown) / 2, max(r.high for r in shown) * 8)
+        axis.set_ylim(-0.6, len(shown) - 0.4)
+        axis.grid(axis="x", lw=0.4, color="0.85")
     axis.set(xscale="log", title=case, xlabel="smallest ESS over parameters per second (1/s)")
 
 
