@@ -2,16 +2,21 @@ PYTHON ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help study test test-all lint clean
+.PHONY: help study bench test test-all lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 study: $(READY) ## run the quickstart study and show its result
 	$(VENV)/bin/bayes-moe study run quickstart
+
+bench: $(PEERS_READY) ## measure ours beside NumPyro, PyMC, Stan, BlackJAX (about an hour; BENCH=--quick: minutes)
+	$(PEERS)/bin/python -m comparisons.peers.bench $(BENCH)
 
 test: $(READY) ## run the quick tests
 	$(PY) -m pytest -n 2 -m "not slow"
@@ -23,8 +28,8 @@ lint: $(READY) ## check the code's style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-clean: ## remove the environment, builds and caches (results/ stays)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the environments, builds and caches (results/ stays)
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate must run, not only be found: a pyenv shim exists for versions that are not selected.
@@ -46,4 +51,11 @@ $(READY): pyproject.toml constraints.txt
 	}
 	@echo "Installing bayes-moe and what it needs into $(VENV): about a minute, once"
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(PEERS_READY): $(READY) constraints-peers.txt comparisons/peers/mend_stan.py
+	@echo "Installing other software into $(PEERS): some minutes, once"
+	@$(PY) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -c constraints-peers.txt -e ".[peers]"
+	@$(PEERS)/bin/python -m comparisons.peers.mend_stan
 	@touch $@

@@ -1,0 +1,134 @@
+"""The peers code the same model: their log densities, gradients and EM agree with ours."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import typer
+from numpyro.infer.util import log_density
+
+from bayes_moe import nuts
+from bayes_moe.priors import resolve
+from comparisons.peers import analysis, bench, fused, numpyro_naive, ours, problem, scipy_em, tables
+from comparisons.peers.jobs import METHODS, Job, Outcome
+from comparisons.peers.plan import PARTS, QUICK, plan
+from mle import em
+from mle.objective import Objective
+
+D = 4
+SMALL = {regime: problem.simulate(regime, 300, 0) for regime in problem.REGIMES}
+
+
+def named(free):
+    return {"tau": free[:1], "beta": free[None, 1 : 1 + D], "eta": free[1 + D :].reshape(1, -1, D)}
+
+
+def point(seed, scale=1.0):
+    return scale * np.random.default_rng(seed).normal(size=13)
+
+
+def objective(data):
+    moe = ours.moe(data)
+    return Objective(moe, jax.tree.map(jnp.asarray, moe.observe(data.x, data.y)))
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("regime", problem.REGIMES)
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_scipy_em_reads_our_log_likelihood(regime, scale):
+    free = point(1, scale)
+    want = objective(SMALL[regime]).value(free)
+    assert scipy_em.log_likelihood(SMALL[regime], free) == pytest.approx(want, rel=1e-10)
+
+
+@pytest.mark.parametrize("regime", problem.REGIMES)
+def test_gradients_of_the_m_step_add_up_to_our_score(regime):
+    """Fisher's identity: at the parameters that the responsibilities come from, both gradients are the same."""
+    data, free = SMALL[regime], point(2)
+    r = scipy_em.responsibilities(data, free)
+    cut = 1 + D
+    mine = np.concatenate([scipy_em._gate(data, free[:cut], r)[1], scipy_em._adapter(data, free[cut:], r)[1]])
+    np.testing.assert_allclose(-mine * len(data.y), objective(data).value_and_grad(free)[1], rtol=1e-10, atol=1e-10)
+
+
+def test_scipy_em_climbs_to_our_maximum():
+    data, start = SMALL["heterogeneous"], point(3, 0.1)
+    climb = scipy_em.fit(data, start, max_iter=2000, tol=1e-10)
+    fit = em.fit(ours.moe(data), data.x, data.y, init=named(start), tol=1e-8)
+    assert climb.converged
+    assert np.all(np.diff(climb.history) > -1e-8)
+    assert climb.history[-1] == pytest.approx(fit.log_likelihood, rel=1e-8)
+
+
+@pytest.mark.parametrize("kernel", ["jax", "numba"])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("regime", problem.REGIMES)
+def test_fused_kernels_equal_ours(regime, scale, kernel):
+    if kernel == "numba":
+        pytest.importorskip("numba", reason="numba is part of the extra [peers]")
+        from comparisons.peers import fused_numba as module
+    else:
+        module = fused
+    data, free = SMALL[regime], point(4, scale)
+    f0 = np.exp(np.asarray(objective(data).data.frozen))
+    value, grad = module.kernel(free, np.ascontiguousarray(data.x.T), data.y, f0)
+    want, score = objective(data).value_and_grad(free)
+    assert float(value) == pytest.approx(want, rel=1e-10)
+    np.testing.assert_allclose(grad, score, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("regime", problem.REGIMES)
+def test_the_naive_numpyro_model_has_our_posterior_density(regime):
+    data, moe = SMALL[regime], ours.moe(SMALL[regime])
+    inputs = (moe, resolve(moe), moe.prepare(data.x))
+    arguments = (jnp.asarray(data.x), jnp.asarray(data.eta0), data.frozen_activation, jnp.asarray(data.y))
+    for seed in range(3):
+        free = point(seed)
+        mine, _ = log_density(nuts.posterior_model, (inputs, data.y), {}, named(free))
+        plain = {"tau": free[0], "beta": free[1 : 1 + D], "eta": free[1 + D :].reshape(-1, D)}
+        theirs, _ = log_density(numpyro_naive.model, arguments, {}, plain)
+        assert float(theirs) == pytest.approx(float(mine), rel=1e-10)
+
+
+def test_simulated_labels_follow_the_model():
+    data = problem.simulate("heterogeneous", 20_000, 5)
+    truth = problem.truth("heterogeneous", 20_000)
+    p = ours.moe(data).class_probabilities(truth, data.x)
+    residual = (np.eye(3)[data.y] - p).sum(axis=0) / np.sqrt((p * (1 - p)).sum(axis=0))
+    assert np.abs(residual).max() < 5
+
+
+def fake(method, mean, seed, run=1.0):
+    rng, data = np.random.default_rng(seed), SMALL["heterogeneous"]
+    draws = {name: mean + rng.normal(size=(2, 400, *shape)) for name, shape in SHAPES.items()}
+    job = Job("posterior", "a case", method, "", [data])
+    return Outcome(job, {**draws, "compile": np.array(0.0), "run": np.array(run)}, run)
+
+
+SHAPES = {"tau": (), "beta": (D,), "eta": (2, D)}
+
+
+def test_a_ratio_is_given_only_where_posteriors_agree():
+    outcomes = [fake("ours", 0.0, 0), fake("numpyro64", 0.0, 1, run=10.0), fake("stan", 0.5, 2)]
+    outcomes.append(Outcome(Job("posterior", "a case", "nutpie", ""), {}, 0.1, "ImportError: nutpie"))
+    rows = {(r.method, r.quantity): r for r in analysis.rows(outcomes)}
+    assert 7 < rows["numpyro64", "ratio"].median < 14
+    assert rows["stan", "ratio"].note.startswith("disagrees")
+    assert np.isnan(rows["stan", "ratio"].median)
+    assert rows["nutpie", "failed"].note == "ImportError: nutpie"
+    assert "disagrees" in tables.table(list(rows.values()))
+
+
+def test_methods_take_turns_and_names_choose():
+    jobs = plan(QUICK, ("posterior",), tuple(METHODS), repeats=2)
+    first = [job.method for job in jobs if job.case == jobs[0].case]
+    assert first == list(METHODS) * 2
+    assert bench.choose(["mle", "stan"]) == (("mle",), ("ours", "stan"))
+    assert bench.choose([]) == (PARTS, tuple(METHODS))
+    with pytest.raises(typer.BadParameter, match="unknown: spss"):
+        bench.choose(["spss"])
