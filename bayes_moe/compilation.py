@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import jax
@@ -19,6 +22,10 @@ TRACING = threading.RLock()  # NumPyro's handler stack is global: trace in one t
 # more than it saves. Wide vectors where the processor has them.
 OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 
+KEPT = 256  # executables
+_TABLE: OrderedDict[tuple, Future] = OrderedDict()
+_TABLE_LOCK = threading.Lock()
+
 
 def compiled(function: Callable, *args: object) -> Callable:
     """Executable of a cached or module-level function for the shapes of these arguments.
@@ -27,20 +34,46 @@ def compiled(function: Callable, *args: object) -> Callable:
     ----------
     function : callable
         Its identity is the key: pass the same object each time.
-    *args : pytrees of arrays
-        Only their shapes and dtypes count.
+    *args : pytrees of arrays, or of their shapes and dtypes
+        Only shapes and dtypes count.
     """
     leaves, structure = jax.tree.flatten(args)
     avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    key = (function, structure, avals, jax.config.jax_enable_x64)
+    with _TABLE_LOCK:
+        mine = key not in _TABLE
+        future = _TABLE.setdefault(key, Future())
+        _TABLE.move_to_end(key)
+        if len(_TABLE) > KEPT:
+            _TABLE.popitem(last=False)
+    if mine:
+        try:
+            future.set_result(_compile(function, jax.tree.unflatten(structure, avals)))
+        except BaseException as error:
+            with _TABLE_LOCK:
+                _TABLE.pop(key, None)
+            future.set_exception(error)
+    return future.result()
+
+
+def ahead(*wanted: tuple) -> None:
+    """Begin to compile, in other threads, what will be needed soon: tuples (function, *args) for :func:`compiled`."""
+    x64 = jax.config.jax_enable_x64
+
+    def compile_quietly(function: Callable, *args: object) -> None:
+        with jax.enable_x64(x64), contextlib.suppress(Exception):  # whoever needs it will meet the error
+            compiled(function, *args)
+
+    for function, *args in wanted:
+        threading.Thread(target=compile_quietly, args=(function, *args), daemon=True).start()
+
+
+def _compile(function: Callable, avals: tuple) -> Callable:
     with TRACING:
-        return _compile(function, structure, avals, jax.config.jax_enable_x64)
-
-
-@functools.lru_cache(maxsize=256)
-def _compile(function: Callable, structure: object, avals: tuple, _x64: bool) -> Callable:
-    lowered = jax.jit(function).lower(*jax.tree.unflatten(structure, avals))
-    _use_cache_on_disk()
-    return lowered.compile(compiler_options=_accepted_options())
+        lowered = jax.jit(function).lower(*avals)
+        _use_cache_on_disk()
+        options = _accepted_options()
+    return lowered.compile(compiler_options=options)
 
 
 @functools.cache

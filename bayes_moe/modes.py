@@ -42,10 +42,15 @@ class Layout:
 
 
 def layout(model: Model, args: tuple) -> Layout:
-    """Trace a model once and read off its latent sites."""
-    with TRACING:
+    """Trace a model once, abstractly, and read off its latent sites."""
+    latent = {}
+
+    def look(args: tuple) -> None:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
-    latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        latent.update({k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]})
+
+    with TRACING:
+        jax.eval_shape(look, args)
     discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
     if discrete:
         raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
@@ -70,15 +75,27 @@ def draw_starts(
 ) -> np.ndarray:
     """Return free vectors to search modes from: the one given, or random ones."""
     if start is None:
-        box = jax.random.uniform(key, (count, where.size), minval=-START_RADIUS, maxval=START_RADIUS)
-        return np.asarray(box)
-    with TRACING:
-        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args)
+        box = generator(key).uniform(-START_RADIUS, START_RADIUS, (count, where.size))
+        return box.astype(jnp.result_type(float))
     missing = [name for name, _ in where.shapes if name not in start]
     if missing:
         raise ValueError(f"init must give every latent site, missing: {', '.join(missing)}.")
-    free = [jnp.ravel(biject_to(trace[name]["fn"].support).inv(jnp.asarray(start[name]))) for name, _ in where.shapes]
-    return np.asarray(jnp.concatenate(free))[None]
+
+    def free(start: dict[str, Array], args: tuple) -> dict[str, Array]:
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args)
+        return {name: biject_to(trace[name]["fn"].support).inv(start[name]) for name, _ in where.shapes}
+
+    with TRACING:
+        parts = jax.jit(free)({name: jnp.asarray(start[name], dtype=float) for name, _ in where.shapes}, args)
+    outside = [name for name, part in parts.items() if not np.isfinite(part).all()]
+    if outside:
+        raise ValueError(f"init must lie inside the prior's support, which it does not for: {', '.join(outside)}.")
+    return np.concatenate([np.ravel(parts[name]) for name, _ in where.shapes])[None]
+
+
+def generator(key: Array) -> np.random.Generator:
+    """NumPy generator seeded by a JAX key: small draws need no compilation."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
 
 def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:

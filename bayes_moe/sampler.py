@@ -23,8 +23,8 @@ from jax import Array
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import potential_energy
 
-from bayes_moe.compilation import compiled
-from bayes_moe.modes import Layout, Model, draw_starts, find_modes, layout, plausible, whitening
+from bayes_moe.compilation import TRACING, ahead, compiled
+from bayes_moe.modes import Layout, Model, draw_starts, find_modes, generator, layout, plausible, potentials, whitening
 
 BLOCK = 50  # transitions between two reports of progress
 CHECK = 200  # draws between two looks at the effective sample size
@@ -132,19 +132,30 @@ def run(
     where = layout(model, args)
     start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
+    kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
+    _compile_ahead(model, where, args, kernel, starts[0], chain_key)
     modes, log_densities = find_modes(model, where, args, starts)
     factor, preconditioner = whitening(model, where, args, modes[0])
     shift = np.linalg.solve(factor, (plausible(modes, log_densities) - modes[0]).T).T
-    noise = jax.random.normal(disperse_key, (settings.num_chains, where.size), dtype=modes.dtype)
-    u = jnp.asarray(np.resize(shift, noise.shape), dtype=modes.dtype) + OVERDISPERSION * noise
+    noise = generator(disperse_key).normal(size=(settings.num_chains, where.size))
+    u = jnp.asarray(np.resize(shift, noise.shape) + OVERDISPERSION * noise, dtype=modes.dtype)
     problem = (args, jnp.asarray(modes[0]), jnp.asarray(factor))
     keys = jax.random.split(chain_key, settings.num_chains)
-    kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
     chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, u, strict=True)]
     ended = _advance_all(chains, settings, until_ess, on_progress)
     length = min(chain.draws for chain in chains)
     free, stats = jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains))
     return where, Draws(free, stats, modes, log_densities, preconditioner, ended)
+
+
+def _compile_ahead(model: Model, where: Layout, args: tuple, kernel: tuple, start: np.ndarray, key: Array) -> None:
+    """Compile the sampler and the Hessian while modes are being searched."""
+    init, advance = kernel
+    point, factor = (jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, start.shape * 2))
+    problem = (args, point, factor)
+    with TRACING:
+        state = jax.eval_shape(init, key, point, problem)
+    ahead((advance, state, problem), (potentials(model, where)[1], point, args), (init, key, point, problem))
 
 
 class _Chain:
