@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,13 +62,13 @@ def layout(model: Model, args: tuple) -> Layout:
 
 
 @functools.lru_cache(maxsize=64)
-def potentials(model: Model, where: Layout) -> tuple[Callable, Callable]:
-    """Negative log posterior density of the free vector, with its gradient; and its Hessian."""
+def potential_and_grad(model: Model, where: Layout) -> Callable:
+    """Negative log posterior density of the free vector, with its gradient."""
 
     def potential(free: Array, args: tuple) -> Array:
         return potential_energy(model, args, {}, where.sites(free))
 
-    return jax.value_and_grad(potential), jax.hessian(potential)
+    return jax.value_and_grad(potential)
 
 
 def draw_starts(
@@ -103,15 +104,32 @@ def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]
 
 
-def find_modes(model: Model, where: Layout, args: tuple, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior modes from each start (BFGS, exact gradients), and their log densities, best first."""
-    value_and_grad = compiled(potentials(model, where)[0], jnp.asarray(starts[0]), args)
+class Modes(NamedTuple):
+    """Posterior modes, best first: free vectors, log densities, and the spread of each coordinate at the best."""
 
-    def objective(free: np.ndarray) -> tuple[float, np.ndarray]:
-        value, grad = value_and_grad(jnp.asarray(free, dtype=starts.dtype), args)
+    free: np.ndarray
+    log_densities: np.ndarray
+    spread: np.ndarray
+
+
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def objective(model: Model, where: Layout, args: tuple) -> Objective:
+    """Negative log posterior density of the free vector and its gradient, as NumPy numbers; compiled once."""
+    dtype = jnp.result_type(float)
+    value_and_grad = compiled(potential_and_grad(model, where), jax.ShapeDtypeStruct((where.size,), dtype), args)
+
+    def on_numpy(free: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = value_and_grad(jnp.asarray(free, dtype=dtype), args)
         return float(value), np.asarray(grad, dtype=np.float64)
 
-    results = [optimize.minimize(objective, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
+    return on_numpy
+
+
+def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
+    """Posterior modes from each start (BFGS, exact gradients)."""
+    results = [optimize.minimize(negative, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
     finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
     if not finite:
         raise ValueError(
@@ -119,20 +137,25 @@ def find_modes(model: Model, where: Layout, args: tuple, starts: np.ndarray) -> 
             "or pass init={name: value}."
         )
     finite.sort(key=lambda r: r.fun)
-    return np.array([r.x for r in finite], dtype=starts.dtype), -np.array([r.fun for r in finite])
+    free = np.array([r.x for r in finite], dtype=starts.dtype)
+    return Modes(free, -np.array([r.fun for r in finite]), np.sqrt(np.diag(finite[0].hess_inv)).astype(starts.dtype))
 
 
-def whitening(model: Model, where: Layout, args: tuple, mode: np.ndarray) -> tuple[np.ndarray, str]:
-    """Inverse root of the absolute curvature at the mode, and a word on it.
+def whitening(negative: Objective, modes: Modes) -> tuple[np.ndarray, str]:
+    """Inverse root of the absolute curvature at the best mode, and a word on it.
 
-    Negative or tiny eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least
-    1e-6 of the largest: the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where
-    second derivatives are not finite the factor is the identity.
+    Curvature comes from central differences of the gradient: a preconditioner need not be exact. Negative or tiny
+    eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least 1e-6 of the largest:
+    the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where the curvature is not
+    finite the factor is the identity.
     """
-    hessian = np.asarray(compiled(potentials(model, where)[1], jnp.asarray(mode), args)(jnp.asarray(mode), args))
+    mode = modes.free[0]
+    steps = np.diag(np.finfo(mode.dtype).eps ** 0.25 * modes.spread)
+    rows = [(negative(mode + h)[1] - negative(mode - h)[1]) / (2.0 * h.sum()) for h in steps]
+    hessian = (np.array(rows) + np.array(rows).T) / 2.0
     if not np.isfinite(hessian).all():
         return np.eye(len(mode), dtype=mode.dtype), "identity: the curvature at the mode is not finite"
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    values, vectors = np.linalg.eigh(hessian)
     floor = max(FLAT * np.abs(values).max(), 1e-12)
     strange = int(np.sum(values < floor))
     word = f", {strange} of {len(values)} directions flat or rising: absolute values used" if strange else ""

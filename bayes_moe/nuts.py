@@ -116,7 +116,7 @@ def sample(
     *,
     rng_key: Array | int,
     prior: Prior | None = None,
-    num_warmup: int = 500,
+    num_warmup: int = 300,
     num_samples: int = 1000,
     num_chains: int = 4,
     target_accept_prob: float = 0.8,

@@ -21,10 +21,22 @@ import numpy as np
 from arviz_stats.base import array_stats
 from jax import Array
 from numpyro.infer.hmc import hmc
-from numpyro.infer.util import potential_energy
+from numpyro.infer.util import ParamInfo, potential_energy
 
 from bayes_moe.compilation import TRACING, ahead, compiled
-from bayes_moe.modes import Layout, Model, draw_starts, find_modes, generator, layout, plausible, potentials, whitening
+from bayes_moe.modes import (
+    Layout,
+    Model,
+    Modes,
+    Objective,
+    draw_starts,
+    find_modes,
+    generator,
+    layout,
+    objective,
+    plausible,
+    whitening,
+)
 
 BLOCK = 50  # transitions between two reports of progress
 CHECK = 200  # draws between two looks at the effective sample size
@@ -36,7 +48,7 @@ OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wid
 class Settings:
     """What a sampling run depends on besides model, data and key."""
 
-    num_warmup: int = 500
+    num_warmup: int = 300
     num_samples: int = 1000
     num_chains: int = 4
     target_accept_prob: float = 0.8
@@ -66,7 +78,10 @@ def _is_array(leaf: object) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, Callable]:
-    """Return ``init(key, u, problem)`` and ``advance(state, problem)``, which makes BLOCK transitions."""
+    """Return ``init(key, point, problem)`` and ``advance(state, problem)``, which makes BLOCK transitions.
+
+    ``point`` holds u, the potential energy there and its gradient, known already: init then compiles fast.
+    """
 
     def whitened(args: tuple, centre: Array, factor: Array) -> Callable[[Array], Array]:
         return lambda u: potential_energy(model, args, {}, where.sites(centre + factor @ u))
@@ -74,9 +89,9 @@ def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, 
     start, step = hmc(potential_fn_gen=whitened, algo="NUTS")
     fields = ("potential_energy", "energy", "num_steps", "accept_prob", "diverging")
 
-    def init(key: Array, u: Array, problem: tuple) -> object:
+    def init(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> object:
         return start(
-            u,
+            ParamInfo(*point),
             settings.num_warmup,
             target_accept_prob=settings.target_accept_prob,
             max_tree_depth=settings.max_tree_depth,
@@ -133,36 +148,47 @@ def run(
     start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
     kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
-    _compile_ahead(model, where, args, kernel, starts[0], chain_key)
-    modes, log_densities = find_modes(model, where, args, starts)
-    factor, preconditioner = whitening(model, where, args, modes[0])
-    shift = np.linalg.solve(factor, (plausible(modes, log_densities) - modes[0]).T).T
-    noise = generator(disperse_key).normal(size=(settings.num_chains, where.size))
-    u = jnp.asarray(np.resize(shift, noise.shape) + OVERDISPERSION * noise, dtype=modes.dtype)
-    problem = (args, jnp.asarray(modes[0]), jnp.asarray(factor))
+    _compile_ahead(kernel, args, starts[0], chain_key)
+    negative = objective(model, where, args)
+    modes = find_modes(negative, starts)
+    factor, preconditioner = whitening(negative, modes)
+    problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor))
+    points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
     keys = jax.random.split(chain_key, settings.num_chains)
-    chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, u, strict=True)]
+    chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
     ended = _advance_all(chains, settings, until_ess, on_progress)
     length = min(chain.draws for chain in chains)
     free, stats = jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains))
-    return where, Draws(free, stats, modes, log_densities, preconditioner, ended)
+    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended)
 
 
-def _compile_ahead(model: Model, where: Layout, args: tuple, kernel: tuple, start: np.ndarray, key: Array) -> None:
-    """Compile the sampler and the Hessian while modes are being searched."""
+def _dispersed(modes: Modes, factor: np.ndarray, settings: Settings, key: Array) -> np.ndarray:
+    """Starts of the chains: normal around the plausible modes in turn, OVERDISPERSION posterior sds wide."""
+    shift = np.linalg.solve(factor, (plausible(modes.free, modes.log_densities) - modes.free[0]).T).T
+    noise = generator(key).normal(size=(settings.num_chains, len(factor)))
+    return (np.resize(shift, noise.shape) + OVERDISPERSION * noise).astype(factor.dtype)
+
+
+def _point(negative: Objective, centre: np.ndarray, factor: np.ndarray, u: np.ndarray) -> tuple[Array, Array, Array]:
+    value, grad = negative(centre + factor @ u)
+    return tuple(jnp.asarray(part, dtype=u.dtype) for part in (u, value, grad @ factor))
+
+
+def _compile_ahead(kernel: tuple[Callable, Callable], args: tuple, start: np.ndarray, key: Array) -> None:
+    """Compile the sampler while modes are being searched."""
     init, advance = kernel
-    point, factor = (jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, start.shape * 2))
-    problem = (args, point, factor)
+    u, value, factor = (jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, (), start.shape * 2))
+    problem = (args, u, factor)
     with TRACING:
-        state = jax.eval_shape(init, key, point, problem)
-    ahead((advance, state, problem), (potentials(model, where)[1], point, args), (init, key, point, problem))
+        state = jax.eval_shape(init, key, (u, value, u), problem)
+    ahead((advance, state, problem), (init, key, (u, value, u), problem))
 
 
 class _Chain:
     """One chain: its state, and the blocks of transitions made so far."""
 
-    def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, u: Array):
-        self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, u)
+    def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, point: tuple):
+        self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, point)
         self.state, self.made, self.blocks = None, 0, []
 
     @property
