@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -55,18 +54,3 @@ def quickstart(quick: bool = False) -> Study:
 
 
 STUDIES: dict[str, Callable[[bool], Study]] = {"quickstart": quickstart}
-
-
-def find(name: str, quick: bool = False) -> Study:
-    """Look a study up by name.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name; near ones are suggested.
-    """
-    if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}.{hint}")
-    return STUDIES[name](quick)

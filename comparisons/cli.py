@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from comparisons import catalogue, engine, figures, report
+from comparisons import catalogue, engine, figures, recipe, report
 from comparisons.store import Store
 from comparisons.study import Cell, Study
 
@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Run a study, then show its table and figure. Example: bayes-moe study run quickstart --quick."""
     began = time.perf_counter()
-    study = catalogue.find(name, quick)
+    study = recipe.find(name, quick).study()
     folder = results / (f"{name}-quick" if quick else name)
     with Store(folder / "results.sqlite", study) as store:
         _run_cells(study, store, workers)
