@@ -84,8 +84,8 @@ class Study:
     regimes : tuple of Regime
     sizes : mapping of str to tuple of int
         For each estimator, the sample sizes.
-    replicates : mapping of str to int
-        For each estimator, the number of data sets a size. The first ones are shared by all estimators.
+    replicates : mapping of str to int, or to mapping of int to int
+        For each estimator, the number of data sets at every size, or at each. The first are shared by all estimators.
     settings : mapping of str to mapping
         For each estimator, its settings.
     seed : int
@@ -101,7 +101,7 @@ class Study:
     title: str
     regimes: tuple[Regime, ...]
     sizes: Mapping[str, tuple[int, ...]]
-    replicates: Mapping[str, int]
+    replicates: Mapping[str, int | Mapping[int, int]]
     settings: Mapping[str, Mapping[str, object]]
     seed: int = 0
     estimators: Mapping[str, Estimator] = field(default_factory=lambda: ESTIMATORS)
@@ -117,16 +117,22 @@ class Study:
         return replace(
             self,
             sizes={name: tuple(sorted(sizes)[:2]) for name, sizes in self.sizes.items()},
-            replicates={name: min(count, 2) for name, count in self.replicates.items()},
+            replicates={name: 2 for name in self.replicates},
         )
 
     def cells(self) -> Iterator[Cell]:
         """Every fit, replicate by replicate, so that the time left is known after the first."""
-        for replicate in range(max(self.replicates.values())):
+        counts = {(name, n): self.count(name, n) for name, sizes in self.sizes.items() for n in sizes}
+        for replicate in range(max(counts.values(), default=0)):
             for regime in self.regimes:
-                for estimator, sizes in self.sizes.items():
-                    if replicate < self.replicates[estimator]:
-                        yield from (Cell(regime.name, n, replicate, estimator) for n in sizes)
+                for (estimator, n), count in counts.items():
+                    if replicate < count:
+                        yield Cell(regime.name, n, replicate, estimator)
+
+    def count(self, estimator: str, n: int) -> int:
+        """Replicates of an estimator at a size."""
+        counts = self.replicates[estimator]
+        return counts if isinstance(counts, int) else counts.get(n, max(counts.values()))
 
     def identity(self, cell: Cell) -> dict[str, object]:
         """Everything that a cell's result depends on."""

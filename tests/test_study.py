@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, report
+from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, summary
 from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
 
@@ -125,7 +125,7 @@ def test_measure_against_hand_computed_errors():
 
 
 def test_table_and_figure(rows, tmp_path):
-    text = report.table(rows, SMALL)
+    text = summary.table(rows, SMALL)
     assert "Cramér–Rao bound" in text
     assert "mle: 6 fits, none failed" in text
     assert figures.rate_plot(rows, SMALL, tmp_path / "rates.png").stat().st_size > 10_000
