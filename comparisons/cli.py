@@ -71,13 +71,14 @@ def run(  # noqa: PLR0913 - one for each option
         sizes=None if sizes is None else _sizes(sizes),
         replicates=replicates,
     )
+    options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
+    engine.check(scheduler, timeout, insecure)
     folder = results / (f"{study.name}-quick" if quick else study.name)
     with Store(folder / FILE, study) as store:
         if store.notice:
             typer.echo(store.notice, err=True)
         if retry:
             store.forget_failures()
-        options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
         with Progress(plan, store) as progress:
             engine.run(plan, store, progress.show, workers, **options)
         rows = store.rows()
@@ -204,7 +205,8 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"bayes-moe: {' '.join(message.split())}", err=True)
+    if message:  # none where the help was shown instead
+        typer.echo(f"bayes-moe: {' '.join(message.split())}", err=True)
 
 
 def _leave(code: int) -> None:

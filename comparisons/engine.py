@@ -30,6 +30,18 @@ class EngineError(RuntimeError):
     """The workers are lost; what is finished is kept."""
 
 
+def check(scheduler: str | None, timeout: float | None = None, insecure: bool = False) -> None:
+    """Refuse settings of :func:`run` that do not fit together, before anything is touched.
+
+    Raises
+    ------
+    ValueError
+    """
+    pools.check(scheduler, insecure)
+    if timeout is not None and scheduler is None:
+        raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
+
+
 def run(
     study: Study,
     store: Store,
@@ -69,9 +81,7 @@ def run(
     StoreError
         If a result can't be kept.
     """
-    pools.check(scheduler, insecure)
-    if timeout is not None and scheduler is None:
-        raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
+    check(scheduler, timeout, insecure)
     done = store.done()
     todo = [cell for cell in study.cells() if store.key(cell) not in done]
     if not todo:

@@ -25,12 +25,13 @@ CONTRACTION = {
     "posterior, expected": ("loss", {"color": "#009E73", "marker": "^"}),
     "posterior, 95% radius": ("radius", {"color": "#CC79A7", "marker": "v"}),
 }
+# Of each kind of interval: where its bars stand, as a factor of n, so that they do not hide each other; and its style.
 INTERVALS = {
-    "Wald": {"color": "#0072B2", "marker": "o"},
-    "Wald, near start": {"color": "#56B4E9", "marker": "x"},
-    "credible": {"color": "#D55E00", "marker": "s"},
+    "Wald": (0.97, {"color": "#0072B2", "marker": "o"}),
+    "Wald, near start": (1.0, {"color": "#56B4E9", "marker": "x"}),
+    "credible": (1.03, {"color": "#D55E00", "marker": "s"}),
 }
-SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density, in Hellinger distance"}
+SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density (Hellinger)"}
 BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bayes-moe"}
 
@@ -130,17 +131,18 @@ def coverage_figure(rows: summary.Rows, study: Study) -> Figure | None:
     for regime, line in zip(regimes, axes, strict=True):
         for name, axis in zip(names, line, strict=True):
             axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
-            for kind, style in INTERVALS.items():
-                _coverage(axis, [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)], kind, style)
+            for kind, (dodge, style) in INTERVALS.items():
+                mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
+                _coverage(axis, mine, kind, dodge, style)
             axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
     return _finish(figure, axes, regimes, "coverage")
 
 
-def _coverage(axis: Axes, parts: Sequence[coverage.Coverage], kind: str, style: dict) -> None:
+def _coverage(axis: Axes, parts: Sequence[coverage.Coverage], kind: str, dodge: float, style: dict) -> None:
     if parts:
         n, value, low, high = np.array([(c.n, c.value, c.low, c.high) for c in parts]).T
         bars = [value - low, high - value]
-        axis.errorbar(n, value, yerr=bars, label=f"{kind} intervals", lw=1.2, ms=4, capsize=2, **style)
+        axis.errorbar(dodge * n, value, yerr=bars, label=f"{kind} intervals", lw=1.2, ms=4, capsize=2, **style)
 
 
 def _posteriors(rows: summary.Rows, regime: Regime) -> list[dict[str, object]]:
@@ -154,7 +156,7 @@ def _ran(rows: summary.Rows, study: Study) -> list[Regime]:
 def _panel(
     axis: Axes, curves: Sequence[summary.Curve], regime: Regime, parameter: str, statistic: str, styles: dict
 ) -> None:
-    notes, values = [], [np.array([])]
+    notes, values = [], []
     for c in (c for c in curves if c.sizes):
         low, high = _band(c, rates.STATISTICS[statistic])
         axis.fill_between(c.sizes, low, high, color=styles[c.label]["color"], alpha=0.15, lw=0)
@@ -169,7 +171,8 @@ def _panel(
         values.append(limit)
         if len(sizes) > 1:
             notes.append((f"{rates.ols_slope(sizes, limit[:, None])[0]:+.2f}", "black"))
-    _theory(axis, sizes, values[-1][-1], regime.exponents[parameter])
+    whole = [v for v in values if len(v) == len(sizes)]  # the bound comes last
+    _theory(axis, sizes, (whole or values)[-1][-1], regime.exponents[parameter])
     axis.set(xscale="log", yscale="log")
     axis.set_title(f"{SYMBOLS.get(parameter, parameter)}   (theorem: {regime.exponents[parameter]:+.3f})", fontsize=9)
     _tidy(axis, np.concatenate(values))
@@ -198,6 +201,7 @@ def _tidy(axis: Axes, values: np.ndarray) -> None:
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 1.5 else (1.0,)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _band(c: summary.Curve, statistic: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ CAPTIONS = {
 }
 SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
 OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]
+NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
 MESSAGES = 10  # distinct error messages shown
 
 
@@ -123,7 +124,7 @@ def _slope_tables(slopes: Sequence[dict]) -> list[tuple[str, list[str], Table]]:
             wanted = (gate, statistic, part)
             lines = [_slope_line(r) for r in slopes if (r["gate"], r["statistic"], r["range"]) == wanted]
             if lines:
-                out.append((f"Slopes of the {statistic} error over {where[part]}{words}", SLOPE_HEADS, lines))
+                out.append((f"Slopes of the {NAMES[statistic]} error over {where[part]}{words}", SLOPE_HEADS, lines))
     return out
 
 
@@ -197,7 +198,7 @@ def _settings(rows: summary.Rows, study: Study) -> Table:
         mine = Counter(int(r["n"]) for r in rows if r["estimator"] == name and r["regime"] == rows[0]["regime"])
         said = ", ".join(f"{key} = {value}" for key, value in settings.items())
         counts = ", ".join(f"{n:,}: {count}" for n, count in sorted(mine.items()))
-        out.append([name, said, ", ".join(f"{n:,}" for n in sorted(mine)), counts])
+        out.append([name, said, counts])
     return out
 
 

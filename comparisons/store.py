@@ -191,11 +191,12 @@ def _open(path: Path, study: Study) -> sqlite3.Connection:
         connection.text_factory = _decode
     try:
         with _named(path):
-            _refuse_strangers(connection, path)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(_TABLES)
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('study', ?)", (study.name,))
-            _refuse_damage(connection, path)
+            if _refuse_strangers(connection, path):
+                _refuse_damage(connection, path)  # before anything is written
+            else:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_TABLES)
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('study', ?)", (study.name,))
             (owner,) = connection.execute("SELECT value FROM meta WHERE key = 'study'").fetchone()
             if owner != study.name:
                 raise ValueError(f"{path} holds the study {owner!r}, not {study.name!r}. Use another folder.")
@@ -208,8 +209,8 @@ def _open(path: Path, study: Study) -> sqlite3.Connection:
     return connection
 
 
-def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse files of other schemas and programs, before anything is written."""
+def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> bool:
+    """Refuse files of other schemas and programs; return whether the file has our tables already."""
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -217,6 +218,7 @@ def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> None:
         raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA}. Use another folder.")
     if tables and application != APPLICATION:
         raise ValueError(f"{path} was not written by bayes-moe. Use another folder.")
+    return bool(tables)
 
 
 def _refuse_damage(connection: sqlite3.Connection, path: Path) -> None:
