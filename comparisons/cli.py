@@ -31,6 +31,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="A small version, for a fir
 Which = Annotated[str | None, typer.Argument(help="Study, or folder with results; the latest results by default.")]
 Names = Annotated[str | None, typer.Option(help="Only these, with commas between.")]
 RESULTS = Path("results")
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 @study_app.command("list")
@@ -189,7 +190,10 @@ def main() -> None:
     """Entry point: a bad argument is one line and exit status 2, a fault while running one line and 1; no traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
     except TyperException as error:
         _say(error.format_message())
         sys.exit(2)
@@ -199,9 +203,9 @@ def main() -> None:
     except (StoreError, engine.EngineError) as error:
         _say(str(error))
         _leave(1)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         typer.echo("\nStopped; finished fits are kept, the same command resumes.", err=True)
-        _leave(130)
+        _leave(INTERRUPTED)
 
 
 def _say(message: str) -> None:

@@ -120,6 +120,8 @@ class _Runner:
             elif queue and self._worn():
                 self.pool.recycle()
                 self.fresh = 0
+            elif queue and not self._room():
+                self._revive()
         return suspects
 
     def alone(self, cell: Cell) -> None:
@@ -129,11 +131,18 @@ class _Runner:
                 return
         self._keep(cell, self._failed("crashed", f"its worker process died {TRIES} times, with no other cell running"))
 
-    def _room(self) -> int:
-        return 0 if self._worn() else max(self.pool.width() - len(self.pending), 0)
+    def _room(self) -> bool:
+        """Whether a worker is free: a cell never waits for one, so its time is its own."""
+        return not self._worn() and len(self.pending) < self.pool.width()
 
     def _worn(self) -> bool:
-        return self.pool.recycle is not None and self.fresh >= pools.RECYCLE * self.pool.width()
+        return self.pool.recycle is not None and self.fresh >= self.pool.recycle_after
+
+    def _revive(self) -> None:
+        try:
+            self.pool.revive()
+        except TimeoutError:
+            raise EngineError("every worker is gone, and none has come back.") from None
 
     def _submit(self, cell: Cell) -> None:
         if self.store.has(cell):  # by another process on the same store

@@ -20,6 +20,7 @@ STYLES = {
     "posterior mean": {"color": "#D55E00", "marker": "s"},
     "posterior, expected": {"color": "#009E73", "marker": "^"},
 }
+OTHER = {"color": "#E69F00", "marker": "d"}  # an estimator that a user brought
 CONTRACTION = {
     "posterior mean": ("error", {"color": "#D55E00", "marker": "s"}),
     "posterior, expected": ("loss", {"color": "#009E73", "marker": "^"}),
@@ -92,7 +93,7 @@ def rates_figure(
     figure, axes = _grid(study, regimes, names, note)
     for regime, line in zip(regimes, axes, strict=True):
         for name, axis in zip(names, line, strict=True):
-            found = [c for c in summary.curves(rows, study, regime, name) if c.label in STYLES]
+            found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
             _panel(axis, found, regime, name, statistic, STYLES)
     return _finish(figure, axes, regimes, f"{statistic} error")
 
@@ -158,12 +159,13 @@ def _panel(
 ) -> None:
     notes, values = [], []
     for c in (c for c in curves if c.sizes):
+        style = styles.get(c.label, OTHER)
         low, high = _band(c, rates.STATISTICS[statistic])
-        axis.fill_between(c.sizes, low, high, color=styles[c.label]["color"], alpha=0.15, lw=0)
-        axis.plot(c.sizes, c.values(statistic), label=c.label, lw=1.3, ms=4, **styles[c.label])
+        axis.fill_between(c.sizes, low, high, color=style["color"], alpha=0.15, lw=0)
+        axis.plot(c.sizes, c.values(statistic), label=c.label, lw=1.3, ms=4, **style)
         values.append(c.values(statistic))
         if slope := c.slope(statistic):
-            notes.append((str(slope), styles[c.label]["color"]))
+            notes.append((str(slope), style["color"]))
     sizes = sorted({n for c in curves for n in c.sizes})
     if parameter in regime.moe.fields:
         limit = rates.bound(regime, sizes, statistic)[parameter]

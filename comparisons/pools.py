@@ -8,17 +8,24 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 ANSWER_SECONDS = 10.0  # how long a scheduler may take to answer
 START_SECONDS = 120.0  # how long workers may take to start
-RECYCLE = 1000  # cells after which each local worker process is replaced: every data shape leaves memory maps behind
+RECYCLE = 1000  # cells a worker after which local workers are replaced: every data shape leaves memory maps behind
 
 # One core each: XLA reads NPROC.
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")
 }
+
+# Ctrl-C reaches the whole process group; it is the driver's to answer.
+QUIET = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 @dataclass(frozen=True)
@@ -34,15 +41,21 @@ class Pool:
         What a future raises when its worker died.
     processes : bool
         Whether a cell may end its worker without ending the study.
+    revive : callable
+        Waits until there is a worker; only called while there is none.
     recycle : callable, optional
         Replaces every worker; only called while none is busy.
+    recycle_after : int
+        Cells after which it is time for that.
     """
 
     executor: Executor
     width: Callable[[], int]
     deaths: tuple[type[Exception], ...] = ()
     processes: bool = False
+    revive: Callable[[], None] = lambda: None
     recycle: Callable[[], None] | None = None
+    recycle_after: int = 0
 
 
 def check(scheduler: str | None, insecure: bool = False) -> None:
@@ -105,27 +118,28 @@ def opened(scheduler: str | None = None, workers: int | None = None, insecure: b
 @contextlib.contextmanager
 def _local(count: int) -> Iterator[Pool]:
     import dask  # noqa: PLC0415 - a second to import, and most runs need none of it
-    from distributed import Client, KilledWorker, LocalCluster  # noqa: PLC0415
+    from distributed import Client, LocalCluster  # noqa: PLC0415
 
     # The engine itself decides what to do about a cell whose worker died.
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.multiprocessing-method": "spawn"}
-    options = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "env": ENVIRONMENT}
+    options = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "env": ENVIRONMENT, "preload": [QUIET]}
     with (
         dask.config.set(settings),
         LocalCluster(n_workers=count, threads_per_worker=1, processes=True, **options) as cluster,
         Client(cluster) as client,
     ):
         client.wait_for_workers(count, timeout=START_SECONDS)
-        executor = client.get_executor(pure=False)
-        try:
-            yield Pool(executor, lambda: count, (KilledWorker,), True, lambda: client.restart(timeout=START_SECONDS))
-        finally:
-            executor.shutdown(wait=False)
+
+        def recycle() -> None:
+            client.restart(timeout=START_SECONDS)
+
+        with _executing(client) as pool:
+            yield replace(pool, recycle=recycle, recycle_after=RECYCLE * count)
 
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Pool]:
-    from distributed import Client, KilledWorker  # noqa: PLC0415
+    from distributed import Client  # noqa: PLC0415
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
@@ -139,11 +153,22 @@ def _cluster(address: str) -> Iterator[Pool]:
             raise ValueError(f"the scheduler {address} has no workers. Start some: dask worker {address}") from None
         if max(client.nthreads().values()) > 1:
             raise ValueError(f"workers of {address} run several threads each. Start them with --nthreads 1.")
-        executor = client.get_executor(pure=False)
-        try:
-            yield Pool(executor, lambda: max(len(client.nthreads()), 1), (KilledWorker,), True)
-        finally:
-            executor.shutdown(wait=False)
+        with _executing(client) as pool:
+            yield pool
+
+
+@contextlib.contextmanager
+def _executing(client: Client) -> Iterator[Pool]:
+    from distributed import KilledWorker  # noqa: PLC0415
+
+    def revive() -> None:
+        client.wait_for_workers(1, timeout=START_SECONDS)
+
+    executor = client.get_executor(pure=False)
+    try:
+        yield Pool(executor, lambda: len(client.nthreads()), (KilledWorker,), True, revive)
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _loopback(host: str) -> bool:

@@ -103,7 +103,7 @@ def render(study: Study, records: summary.Rows, slopes: Sequence[dict], drawn: d
         ],
         optimisation=[line for regime in ran for line in _optimisation(records, regime)],
         coverages=[line for regime in ran for line in _coverages(records, regime)],
-        failures=_failures(records, ran),
+        failures=_failures(records, study.regimes),
         messages=list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
         settings=_settings(records, study),
         assumptions=list(dict.fromkeys(line for regime in ran for line in regime.assumptions)),

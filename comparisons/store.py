@@ -23,17 +23,13 @@ FILE = "results.sqlite"
 BUSY_SECONDS = 30.0  # how long to wait for another process that writes
 FAILED = ("error", "crashed", "timeout")  # statuses of cells without a result
 
-_TABLES = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cells (
-    id TEXT PRIMARY KEY, identity TEXT NOT NULL, status TEXT NOT NULL, payload TEXT NOT NULL,
-    provenance TEXT NOT NULL, checksum TEXT NOT NULL
-);
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {SCHEMA};
-COMMIT;
-"""
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS cells (id TEXT PRIMARY KEY, identity TEXT NOT NULL, status TEXT NOT NULL, "
+    "payload TEXT NOT NULL, provenance TEXT NOT NULL, checksum TEXT NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION}",
+    f"PRAGMA user_version = {SCHEMA}",
+)
 _REASONS = {
     "SQLITE_FULL": "the disk is full",
     "SQLITE_IOERR": "the disk is full or failing",
@@ -195,8 +191,7 @@ def _open(path: Path, study: Study) -> sqlite3.Connection:
                 _refuse_damage(connection, path)  # before anything is written
             else:
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(_TABLES)
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('study', ?)", (study.name,))
+                _create(connection, study.name)
             (owner,) = connection.execute("SELECT value FROM meta WHERE key = 'study'").fetchone()
             if owner != study.name:
                 raise ValueError(f"{path} holds the study {owner!r}, not {study.name!r}. Use another folder.")
@@ -207,6 +202,15 @@ def _open(path: Path, study: Study) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _create(connection: sqlite3.Connection, study: str) -> None:
+    """Make the tables, all at once: another process may be doing the same."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        connection.execute(statement)
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('study', ?)", (study,))
+    connection.execute("COMMIT")
 
 
 def _refuse_strangers(connection: sqlite3.Connection, path: Path) -> bool:

@@ -13,6 +13,7 @@ from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 
 POINT = {"mle": "MLE", "mle-near": "MLE, near start", "nuts": "posterior mean"}
+SPREAD = "posterior, spread"
 SYMBOLS = {"tau": "e^tau"}
 Rows = Sequence[dict[str, object]]
 
@@ -65,7 +66,7 @@ def curves(rows: Rows, study: Study, regime: Regime, parameter: str) -> list[Cur
     if "nuts" in study.settings:
         out.append(curve(rows, regime, "nuts", f"loss_{parameter}", "posterior, expected"))
         if parameter in regime.moe.fields:
-            out.append(curve(rows, regime, "nuts", f"spread_{parameter}", "posterior, spread"))
+            out.append(curve(rows, regime, "nuts", f"spread_{parameter}", SPREAD))
     return [c for c in out if c.sizes]
 
 
@@ -83,8 +84,9 @@ def paired(first: Curve, second: Curve, statistic: str = "median") -> rates.Slop
 
 
 def sizes_of(rows: Rows, regime: Regime | None = None) -> list[int]:
-    """Sizes that have been run."""
-    return sorted({int(r["n"]) for r in rows if regime is None or r["regime"] == regime.name})
+    """Sizes that have results."""
+    mine = [r for r in rows if r["status"] not in FAILED]
+    return sorted({int(r["n"]) for r in mine if regime is None or r["regime"] == regime.name})
 
 
 def table(rows: Rows, study: Study) -> str:
