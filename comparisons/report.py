@@ -79,38 +79,44 @@ def render(study: Study, records: summary.Rows, slopes: Sequence[dict], drawn: d
     loader = jinja2.PackageLoader("comparisons", ".")
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True}
     template = jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
-    ran = [regime for regime in study.regimes if summary.sizes_of(records, regime)]
-    sizes = summary.sizes_of(records)
-    recipe = study.recipe
+    sections = _findings(study, records) | _account(study, records)
     return template.render(
         study=study,
         count=len(records),
         finished=max(str(r.get("finished", "")) for r in records) or "unknown",
         slope_tables=_slope_tables(slopes),
-        pairs=_pairs(records, study, ran),
-        window_rule="a third",
-        window_heads=["", *(f"n = {n:,}" for n in sizes), "window from"],
-        windows=[_window(regime, sizes) for regime in ran],
         figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
-        optimisation_heads=[
-            "",
-            "n",
-            "data sets",
-            "missed the maximum",
-            "found a higher one",
-            "below the truth",
-            *_change(ran),
-        ],
-        optimisation=[line for regime in ran for line in _optimisation(records, regime)],
-        coverages=[line for regime in ran for line in _coverages(records, regime)],
-        failures=_failures(records, study.regimes),
-        messages=list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
-        settings=_settings(records, study),
-        assumptions=list(dict.fromkeys(line for regime in ran for line in regime.assumptions)),
-        command=f"{recipe.name}{' --quick' if recipe.quick else ''}" if recipe else study.name,
         folder=folder,
-        provenance=_provenance(records),
+        **sections,
     )
+
+
+def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
+    """Return what was found, section by section."""
+    ran = [regime for regime in study.regimes if summary.sizes_of(records, regime)]
+    sizes = summary.sizes_of(records)
+    return {
+        "pairs": _pairs(records, study, ran),
+        "window_rule": "a third",
+        "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
+        "windows": [_window(regime, sizes) for regime in ran],
+        "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
+        "optimisation": [line for regime in ran for line in _optimisation(records, regime)],
+        "coverages": [line for regime in ran for line in _coverages(records, regime)],
+        "failures": _failures(records, study.regimes),
+        "messages": list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
+    }
+
+
+def _account(study: Study, records: summary.Rows) -> dict[str, object]:
+    """Return what was assumed, and how to do it again."""
+    recipe = study.recipe
+    return {
+        "settings": _settings(records, study),
+        "assumptions": list(dict.fromkeys(line for regime in study.regimes for line in regime.assumptions)),
+        "command": f"{recipe.name}{' --quick' if recipe.quick else ''}" if recipe else study.name,
+        "provenance": _provenance(records),
+    }
 
 
 def _slope_tables(slopes: Sequence[dict]) -> list[tuple[str, list[str], Table]]:
