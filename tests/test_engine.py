@@ -263,7 +263,9 @@ def test_a_scheduler_from_the_shell_with_a_worker_killed(tmp_path):
         assert driver.finish() == 0
     finally:
         for process in processes:
-            process.terminate()
-            process.wait(30)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
     expected = run(tmp_path / "serial" / FILE, recipe.narrow(STUDY, estimators=["slower"], replicates=12))
     assert payloads(driver.path) == expected
