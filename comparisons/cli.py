@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
+from typer.exceptions import TyperException
 
-from comparisons import catalogue, engine, figures, report
-from comparisons.store import Store
-from comparisons.study import Cell, Study
+from comparisons import catalogue, compare, engine, export, recipe, summary
+from comparisons.progress import Progress
+from comparisons.recipe import Recipe
+from comparisons.store import FAILED, FILE, Store, StoreError, recipe_of
+from comparisons.study import Study
 
 app = typer.Typer(
     help="Mixtures of experts: NUTS posteriors beside maximum likelihood, and how fast each learns.",
@@ -22,63 +26,195 @@ app = typer.Typer(
 study_app = typer.Typer(help="Run studies and see what they found.", no_args_is_help=True)
 app.add_typer(study_app, name="study")
 
-Results = Annotated[Path, typer.Option(help="Folder for the results; a study resumes where it stopped.")]
+Results = Annotated[Path, typer.Option(help="Folder of all results; each study has a folder in it, and resumes there.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A small version, for a first look.")]
+Which = Annotated[str | None, typer.Argument(help="Study, or folder with results; the latest results by default.")]
+Names = Annotated[str | None, typer.Option(help="Only these, with commas between.")]
+RESULTS = Path("results")
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
 @study_app.command("list")
 def list_studies() -> None:
     """List the named studies."""
     for name, make in catalogue.STUDIES.items():
-        typer.echo(f"{name:<14}{make(False).title}")
+        typer.echo(f"{name:<30}{make(False).title}")
 
 
 @study_app.command()
-def run(
-    name: Annotated[str, typer.Argument(help="Name of the study, for example quickstart.")],
-    results: Results = Path("results"),
+def run(  # noqa: PLR0913 - one for each option
+    name: Annotated[str, typer.Argument(help="Name of a study, or a Python file with a Study in it.")],
+    results: Results = RESULTS,
     quick: Quick = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads; as many as cores by default.")] = None,
+    regimes: Names = None,
+    estimators: Names = None,
+    sizes: Annotated[str | None, typer.Option(help="Sample sizes, as 1000,1e4.")] = None,
+    replicates: Annotated[int | None, typer.Option(min=1, help="Data sets a size.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads or processes; as many as cores by default.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="local for worker processes, or the address of a Dask scheduler; else threads.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds a fit may take on a worker process.")] = None,
+    keep_draws: Annotated[bool, typer.Option("--keep-draws", help="Keep every fit's draws as netCDF.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what ended without a result.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow a network scheduler without TLS.")] = False,
 ) -> None:
-    """Run a study, then show its table and figure. Example: bayes-moe study run quickstart --quick."""
+    """Run a study, then show its table and figures. Example: bayes-moe study run contaminated-fig1a --quick."""
     began = time.perf_counter()
-    study = catalogue.find(name, quick)
-    folder = results / (f"{name}-quick" if quick else name)
-    with Store(folder / "results.sqlite", study) as store:
-        _run_cells(study, store, workers)
+    made = recipe.find(name, quick)
+    study = made.study()
+    plan = recipe.narrow(
+        study,
+        regimes=_names(regimes),
+        estimators=_names(estimators),
+        sizes=None if sizes is None else _sizes(sizes),
+        replicates=replicates,
+    )
+    options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
+    engine.check(scheduler, timeout, insecure)
+    folder = results / (f"{study.name}-quick" if quick else study.name)
+    with Store(folder / FILE, study) as store:
+        if store.notice:
+            typer.echo(store.notice, err=True)
+        if retry:
+            store.forget_failures()
+        with Progress(plan, store) as progress:
+            engine.run(plan, store, progress.show, workers, **options)
         rows = store.rows()
-    typer.echo("\n" + report.table(rows, study))
-    made = [figures.rate_plot(rows, study, folder / "rates.png")]
+    _conclude(study, folder, rows)
+    typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
+    if all(row["status"] in FAILED for row in rows):
+        raise typer.Exit(1)
+
+
+def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
+    from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
+
+    typer.echo("\n" + summary.table(rows, study))
+    made = [figures.rate_plot(rows, study, folder / "rates.png")] if summary.sizes_of(rows) else []
     if study.epilogue is not None:
         text, figure = study.epilogue(folder)
         typer.echo("\n" + text)
         made.append(figure)
     typer.echo("\nFigures: " + ", ".join(map(str, made)))
-    typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
-    if all(row["status"] == "error" for row in rows):
-        raise typer.Exit(1)
 
 
-def _run_cells(study: Study, store: Store, workers: int | None) -> None:
-    total, done = sum(1 for _ in study.cells()), len(store.rows())
-    typer.echo(f"{study.name}: {total} fits" + (f", {done} of them finished before" if done else ""))
-    with tqdm(total=total, initial=done, unit="fit", smoothing=0.05, disable=None) as bar:
+@study_app.command()
+def status(which: Which = None, results: Results = RESULTS) -> None:
+    """Say how far a study is. Example: bayes-moe study status contaminated-fig1a."""
+    study, store = _opened(which, results)
+    with store:
+        typer.echo(f"{study.title}\n{store.path}\n" + summary.progress(store.rows(), study))
 
-        def show(cell: Cell, row: dict) -> None:
-            bar.update()
-            if row["status"] == "error":
-                bar.write(f"{cell}: {row['error']}")
 
-        engine.run(study, store, show, workers)
+@study_app.command()
+def report(which: Which = None, results: Results = RESULTS) -> None:
+    """Write an HTML report, figures (PNG, SVG) and slopes (CSV). Example: bayes-moe study report contaminated-fig1a."""
+    from comparisons import report as html  # noqa: PLC0415 - matplotlib takes a second to import
+
+    study, store = _opened(which, results)
+    with store:
+        for path in html.write(study, store):
+            typer.echo(path)
+
+
+@study_app.command("export")
+def export_results(
+    which: Which = None,
+    to: Annotated[
+        Path | None, typer.Option(help="A .parquet or .csv file; both, beside the results, by default.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Write all rows with their provenance. Example: bayes-moe study export contaminated-fig1a --to fits.parquet."""
+    _, store = _opened(which, results)
+    with store:
+        paths = [store.path.with_name("fits" + suffix) for suffix in export.SUFFIXES] if to is None else [to]
+        for path in paths:
+            typer.echo(export.write(store.records(), path))
+
+
+@study_app.command("compare")
+def compare_studies(
+    first: Annotated[str, typer.Argument(help="Study, or folder with results.")],
+    second: Annotated[str, typer.Argument(help="Another.")],
+    results: Results = RESULTS,
+) -> None:
+    """Compare fits and slopes of two results. Example: bayes-moe study compare results/quickstart other/quickstart."""
+    (study, left), (other, right) = _opened(first, results), _opened(second, results)
+    with left, right:
+        typer.echo(compare.table((study, left), (other, right)))
+
+
+def _opened(which: str | None, results: Path) -> tuple[Study, Store]:
+    """Study and store of a name, a folder or the latest results."""
+    path = _locate(which, results)
+    study = Recipe(**recipe_of(path)).study()
+    return study, Store(path, study, repair=False)
+
+
+def _locate(which: str | None, results: Path) -> Path:
+    there = sorted(results.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    if which is None:
+        if not there:
+            raise ValueError(f"there are no results in {results}. `bayes-moe study run` makes them.")
+        return there[-1]
+    for folder in (Path(which), results / which, results / f"{which}-quick"):
+        if (folder / FILE).is_file():
+            return folder / FILE
+    recipe.known("study with results", [which], {path.parent.name: None for path in there} | catalogue.STUDIES)
+    raise ValueError(f"the study {which} has no results in {results}. `bayes-moe study run {which}` makes them.")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 2, with commas between; 1e4 is one."""
+    out = []
+    for word in text.split(","):
+        try:
+            number = float(word)
+        except ValueError:
+            raise ValueError(f"sizes must be numbers with commas between, as 1000,1e4; got {word.strip()!r}.") from None
+        if not 2 <= number < 1e10 or number != int(number):
+            raise ValueError(f"sizes must be whole numbers from 2 to 1e10, got {word.strip()!r}.")
+        out.append(int(number))
+    return tuple(sorted(set(out)))
 
 
 def main() -> None:
-    """Entry point: a bad argument is one line and exit status 2, no traceback."""
+    """Entry point: a bad argument is one line and exit status 2, a fault while running one line and 1; no traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
-    except ValueError as error:
-        typer.echo(f"bayes-moe: {error}", err=True)
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code)
+    except TyperException as error:
+        _say(error.format_message())
         sys.exit(2)
+    except ValueError as error:
+        _say(str(error))
+        sys.exit(2)
+    except (StoreError, engine.EngineError) as error:
+        _say(str(error))
+        _leave(1)
     except KeyboardInterrupt:
         typer.echo("\nStopped; finished fits are kept, the same command resumes.", err=True)
-        sys.exit(130)
+        _leave(INTERRUPTED)
+
+
+def _say(message: str) -> None:
+    if message:  # none where the help was shown instead
+        typer.echo(f"bayes-moe: {' '.join(message.split())}", err=True)
+
+
+def _leave(code: int) -> None:
+    """End now: a thread in the middle of a fit can't be stopped, and its fit would be thrown away."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

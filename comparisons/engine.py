@@ -1,27 +1,58 @@
-"""Runs the cells of a study: in threads over compiled fits, each finished one kept at once."""
+"""Runs the cells of a study, each finished one kept at once, whatever happens to the workers.
+
+Workers may die and cells may run twice; the store makes it once. A cell whose worker died may be innocent, a
+neighbour of the one that exhausted the memory. So it runs again at the end, alone, and only a cell that dies alone,
+three times, is recorded as crashed.
+"""
 
 from __future__ import annotations
 
-import functools
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import xarray as xr
 
-from bayes_moe import losses
-from bayes_moe.data import float64
-from comparisons import estimators
+from comparisons import cell as one_cell
+from comparisons import pools
+from comparisons.cell import Outcome
 from comparisons.store import Store
-from comparisons.study import Cell, Regime, Study
+from comparisons.study import Cell, Study
 
-TEST_ROWS = 2000  # covariates over which Hellinger distances are averaged
+TRIES = 3  # deaths, alone, after which a cell is recorded as crashed
+TIMEOUT = 3600.0  # seconds that a cell may take on a worker process
 
 
-def run(study: Study, store: Store, on_cell: Callable[[Cell, dict], None], workers: int | None = None) -> None:
+class EngineError(RuntimeError):
+    """The workers are lost; what is finished is kept."""
+
+
+def check(scheduler: str | None, timeout: float | None = None, insecure: bool = False) -> None:
+    """Refuse settings of :func:`run` that do not fit together, before anything is touched.
+
+    Raises
+    ------
+    ValueError
+    """
+    pools.check(scheduler, insecure)
+    if timeout is not None and scheduler is None:
+        raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
+
+
+def run(
+    study: Study,
+    store: Store,
+    on_cell: Callable[[Cell, dict], None] = lambda cell, payload: None,
+    workers: int | None = None,
+    *,
+    scheduler: str | None = None,
+    timeout: float | None = None,
+    keep_draws: bool = False,
+    insecure: bool = False,
+) -> None:
     """Run what the store lacks.
 
     Parameters
@@ -29,81 +60,132 @@ def run(study: Study, store: Store, on_cell: Callable[[Cell, dict], None], worke
     study : Study
     store : Store
     on_cell : callable
-        Called with each finished cell and its row, in the calling thread.
+        Called with each finished cell and its result, in the calling thread.
     workers : int, optional
-        Threads; as many as cores by default.
+        Threads or worker processes; as many as cores by default.
+    scheduler : str, optional
+        None for threads, "local" for worker processes, or the address of a Dask scheduler.
+    timeout : float, optional
+        Seconds after which a cell is given up; needs worker processes, where it is an hour by default.
+    keep_draws : bool
+        Whether to keep every cell's draws, as netCDF files beside the store.
+    insecure : bool
+        Whether a scheduler on the network may do without TLS.
+
+    Raises
+    ------
+    ValueError
+        For settings that do not fit, or a scheduler that does not answer.
+    EngineError
+        If the connection to the workers is lost.
+    StoreError
+        If a result can't be kept.
     """
+    check(scheduler, timeout, insecure)
     done = store.done()
     todo = [cell for cell in study.cells() if store.key(cell) not in done]
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        pending = {pool.submit(run_cell, study, cell): cell for cell in todo}
-        while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                cell, row = pending.pop(future), future.result()
-                store.write(cell, row)
-                on_cell(cell, row)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if not todo:
+        return
+    with pools.opened(scheduler, workers, insecure) as pool:
+        runner = _Runner(study, store, pool, on_cell, timeout or (TIMEOUT if pool.processes else None), keep_draws)
+        for suspect in runner.together(todo):
+            runner.alone(suspect)
 
 
-@float64
-def run_cell(study: Study, cell: Cell) -> dict[str, object]:
-    """Fit one cell and measure it. A failure is a row too, with its class and message."""
-    began = time.perf_counter()
-    try:
-        x, y, truth = study.data(cell)
-        regime = study.regime(cell.regime)
-        fit = estimators.ESTIMATORS[cell.estimator]
-        estimate = fit(regime.moe, x, y, study.fit_key(cell), study.settings[cell.estimator])
-        seconds = time.perf_counter() - began
-        row = {
-            "status": estimate.status,
-            "error": "",
-            **estimate.info,
-            **measure(regime, estimate.draws, truth),
-        }
-    except Exception as error:  # any fault of one cell is recorded and must not stop the others
-        row, seconds = (
-            {"status": "error", "error": f"{type(error).__name__}: {error}"},
-            time.perf_counter() - began,
-        )
-    return {**row, "seconds": seconds}
+@dataclass
+class _Runner:
+    """One run of the engine.
 
-
-@float64
-def measure(regime: Regime, draws: estimators.Draws, truth: dict[str, np.ndarray]) -> dict[str, float]:
-    """Errors of the point estimate, and the mean loss over the draws (which is the same for one draw).
-
-    ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``spread_*`` the
-    standard deviation of the draws (root of the summed variances).
+    ``fresh`` counts the cells handed out since the workers were last replaced.
     """
-    point = estimators.mean(draws)
-    names = [*truth, "contamination", "hellinger"]
-    arrays = jax.tree.map(jnp.asarray, (draws, truth))
-    of_draws = {name: float(np.mean(values)) for name, values in _losses(regime, *arrays).items()}
-    of_point = _losses(regime, jax.tree.map(lambda a: jnp.asarray(a)[None], point), arrays[1])
-    out = {f"error_{name}": float(of_point[name][0]) for name in names}
-    out |= {f"loss_{name}": of_draws[name] for name in names}
-    out |= {f"spread_{name}": float(np.sqrt(draws[name].var(axis=0).sum())) for name in truth}
-    return out
+
+    study: Study
+    store: Store
+    pool: pools.Pool
+    on_cell: Callable[[Cell, dict], None]
+    timeout: float | None
+    keep_draws: bool
+    fresh: int = 0
+    pending: dict[Future, tuple[Cell, float]] = field(default_factory=dict)
+
+    def together(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Run cells, as many at once as there are workers; return those whose worker died."""
+        queue, suspects = deque(cells), []
+        while queue or self.pending:
+            while queue and self._room():
+                self._submit(queue.popleft())
+            if self.pending:
+                finished, _ = wait(self.pending, return_when=FIRST_COMPLETED)
+                suspects += [cell for future in finished if (cell := self._collect(future)) is not None]
+            elif queue and self._worn():
+                self.pool.recycle()
+                self.fresh = 0
+            elif queue and not self._room():
+                self._revive()
+        return suspects
+
+    def alone(self, cell: Cell) -> None:
+        """Run a cell with no other beside it, until it ends or has died often enough."""
+        for _ in range(TRIES):
+            if not self.together([cell]):
+                return
+        self._keep(cell, self._failed("crashed", f"its worker process died {TRIES} times, with no other cell running"))
+
+    def _room(self) -> bool:
+        """Whether a worker is free: a cell never waits for one, so its time is its own."""
+        return not self._worn() and len(self.pending) < self.pool.width()
+
+    def _worn(self) -> bool:
+        return self.pool.recycle is not None and self.fresh >= self.pool.recycle_after
+
+    def _revive(self) -> None:
+        try:
+            self.pool.revive()
+        except TimeoutError:
+            raise EngineError("every worker is gone, and none has come back.") from None
+
+    def _submit(self, cell: Cell) -> None:
+        if self.store.has(cell):  # by another process on the same store
+            return
+        source = self.study.recipe or self.study
+        future = self.pool.executor.submit(one_cell.run, source, cell, timeout=self.timeout, keep_draws=self.keep_draws)
+        self.pending[future] = cell, time.monotonic()
+        self.fresh += 1
+
+    def _collect(self, future: Future) -> Cell | None:
+        """Keep a finished cell; return it if its worker died."""
+        cell, began = self.pending.pop(future)
+        try:
+            outcome = future.result()
+        except self.pool.deaths:
+            if self.timeout is None or time.monotonic() - began < self.timeout:
+                return cell
+            outcome = self._failed("timeout", f"not finished after {self.timeout:g} s")
+        except Exception as error:  # a fault of the cell itself would be in its outcome
+            raise EngineError(f"the workers are lost ({type(error).__name__}: {error}).") from error
+        self._keep(cell, outcome)
+        return None
+
+    def _failed(self, status: str, error: str) -> Outcome:
+        return Outcome(one_cell.failure(status, error), {})
+
+    def _keep(self, cell: Cell, outcome: Outcome) -> None:
+        if outcome.draws is not None:
+            self._keep_draws(cell, outcome)
+        self.store.write(cell, outcome.payload, outcome.provenance)
+        self.on_cell(cell, outcome.payload)
+
+    def _keep_draws(self, cell: Cell, outcome: Outcome) -> None:
+        """Write the draws under another name first, so that a file with the right name is whole."""
+        path = draws_path(self.store, cell)
+        path.parent.mkdir(exist_ok=True)
+        fields = self.study.regime(cell.regime).moe.fields
+        arrays = {name: (("draw", *fields[name].dims), outcome.draws[name]) for name in fields}
+        data = xr.Dataset(arrays, attrs=vars(cell))
+        data.to_netcdf(path.with_suffix(".part"), engine="h5netcdf")
+        path.with_suffix(".part").replace(path)
 
 
-def _losses(regime: Regime, draws: dict, truth: dict) -> dict[str, np.ndarray]:
-    return jax.tree.map(np.asarray, _compiled_losses(regime)(draws, truth))
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled_losses(regime: Regime) -> Callable:
-    x = np.random.default_rng(0).normal(size=(TEST_ROWS, regime.moe.gate.features))
-    covariates = jax.tree.map(jnp.asarray, regime.moe.prepare(x))
-
-    def one(params: dict, truth: dict) -> dict:
-        return {
-            **losses.errors(params, truth),
-            "contamination": losses.contamination(params, truth, frozen=regime.frozen, regime=regime.loss),
-            "hellinger": losses.hellinger(regime.moe, params, truth, covariates),
-        }
-
-    return jax.jit(lambda draws, truth: jax.lax.map(lambda draw: one(draw, truth), draws, batch_size=16))
+def draws_path(store: Store, cell: Cell) -> Path:
+    """Where a cell's draws are kept on request."""
+    return store.path.parent / "draws" / f"{store.key(cell)}.nc"

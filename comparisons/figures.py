@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from comparisons import rates, report
+from comparisons import coverage, rates, summary
 from comparisons.study import Regime, Study
 
 STYLES = {
     "MLE": {"color": "#0072B2", "marker": "o"},
+    "MLE, near start": {"color": "#56B4E9", "marker": "x", "linestyle": ":"},
     "posterior mean": {"color": "#D55E00", "marker": "s"},
     "posterior, expected": {"color": "#009E73", "marker": "^"},
 }
-SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$"}
+OTHER = {"color": "#E69F00", "marker": "d"}  # an estimator that a user brought
+CONTRACTION = {
+    "posterior mean": ("error", {"color": "#D55E00", "marker": "s"}),
+    "posterior, expected": ("loss", {"color": "#009E73", "marker": "^"}),
+    "posterior, 95% radius": ("radius", {"color": "#CC79A7", "marker": "v"}),
+}
+# Of each kind of interval: where its bars stand, as a factor of n, so that they do not hide each other; and its style.
+INTERVALS = {
+    "Wald": (0.97, {"color": "#0072B2", "marker": "o"}),
+    "Wald, near start": (1.0, {"color": "#56B4E9", "marker": "x"}),
+    "credible": (1.03, {"color": "#D55E00", "marker": "s"}),
+}
+SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density (Hellinger)"}
+BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bayes-moe"}
 
 
-def rate_plot(rows: report.Rows, study: Study, path: Path) -> Path:
-    """Median error against n, a row of panels for each regime, with slopes, the bound and the theory's slope.
+def save(figure: Figure, *paths: Path) -> None:
+    """Write a figure to one or more files, by suffix, the same bytes each time."""
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+def _grid(study: Study, regimes: Sequence[Regime], columns: Sequence[str], note: str) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(3.4 * len(columns), 3.1 * len(regimes) + 1.0), layout="constrained")
+    figure.suptitle(f"{study.title}\n{note}", fontsize=10)
+    return figure, figure.subplots(len(regimes), len(columns), squeeze=False, sharex="row")
+
+
+def _finish(figure: Figure, axes: np.ndarray, regimes: Sequence[Regime], label: str) -> Figure:
+    for regime, line in zip(regimes, axes, strict=True):
+        line[0].set_ylabel(f"{regime.name}\n({regime.title})\n\n{label}", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("sample size n")
+    handles: dict[str, object] = {}
+    for axis in axes.flat:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def rate_plot(rows: summary.Rows, study: Study, path: Path) -> Path:
+    """Write :func:`rates_figure` of the median error of each parameter.
 
     Parameters
     ----------
@@ -34,56 +75,139 @@ def rate_plot(rows: report.Rows, study: Study, path: Path) -> Path:
     -------
     Path
     """
-    parameters = list(study.regimes[0].moe.fields)
-    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(3.4 * len(parameters), 3.1 * len(study.regimes) + 0.9), layout="constrained")
-        axes = figure.subplots(len(study.regimes), len(parameters), squeeze=False, sharex=True)
-        for regime, line in zip(study.regimes, axes, strict=True):
-            for parameter, axis in zip(parameters, line, strict=True):
-                _panel(axis, rows, study, regime, parameter)
-            line[0].set_ylabel(f"{regime.name}\n({regime.title})\n\nmedian error")
-        for axis in axes[-1]:
-            axis.set_xlabel("sample size n")
-        handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-        figure.suptitle(f"{study.title}\nbars: 95% bootstrap intervals; numbers: log-log slopes", fontsize=10)
-        figure.savefig(path, dpi=150)
+    save(rates_figure(rows, study, list(study.regimes[0].moe.fields)), path)
     return path
 
 
-def _panel(axis: mpl.axes.Axes, rows: report.Rows, study: Study, regime: Regime, parameter: str) -> None:
-    notes = []
-    for c in report.curves(rows, study, regime, parameter):
-        if c.label not in STYLES:
-            continue
-        low, high = _interval(c)
-        bars = [c.medians - low, high - c.medians]
-        axis.errorbar(c.sizes, c.medians, yerr=bars, label=c.label, lw=1.3, ms=4, capsize=2, **STYLES[c.label])
-        if c.slope:
-            notes.append((f"{c.slope.value:+.2f}", STYLES[c.label]["color"]))
-    sizes = sorted({n for counts in study.sizes.values() for n in counts})
-    limit = rates.bound(regime, sizes)[parameter]
-    axis.plot(sizes, limit, "k--", lw=1.2, label="Cramér–Rao bound (median of the efficient limit)")
-    notes.append((f"{rates.ols_slope(sizes, limit[:, None])[0]:+.2f}", "black"))
-    exponent = regime.exponents[parameter]
-    theory = limit[-1] * (np.array(sizes) / sizes[-1]) ** exponent
-    axis.plot(sizes, theory, color="0.6", lw=3, alpha=0.6, zorder=0, label="slope of the theorem")
-    axis.set(xscale="log", yscale="log", title=f"{SYMBOLS.get(parameter, parameter)}   (theorem: {exponent:+.3f})")
-    _tidy(axis, np.concatenate([limit, *(c.medians for c in report.curves(rows, study, regime, parameter))]))
+@mpl.rc_context(STYLE)
+def rates_figure(
+    rows: summary.Rows, study: Study, parameters: Sequence[str] | None = None, statistic: str = "median"
+) -> Figure:
+    """Error against n, a row of panels for each regime, with slopes, the bound, the theory's slope and the window."""
+    regimes = _ran(rows, study)
+    names = list(regimes[0].exponents) if parameters is None else list(parameters)
+    note = (
+        f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes; "
+        "shaded: the asymptotic window (bound below a third of the parameter)"
+    )
+    figure, axes = _grid(study, regimes, names, note)
+    for regime, line in zip(regimes, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
+            _panel(axis, found, regime, name, statistic, STYLES)
+    return _finish(figure, axes, regimes, f"{statistic} error")
+
+
+@mpl.rc_context(STYLE)
+def contraction_figure(rows: summary.Rows, study: Study) -> Figure | None:
+    """How fast the posterior contracts: error of its mean, expected loss, 95% radius; None without posteriors."""
+    regimes = [regime for regime in _ran(rows, study) if any(_posteriors(rows, regime))]
+    if not regimes:
+        return None
+    names = list(regimes[0].exponents)
+    figure, axes = _grid(
+        study, regimes, names, "posterior contraction: medians over data sets, with 95% bands and slopes"
+    )
+    styles = {label: style for label, (_, style) in CONTRACTION.items()}
+    for regime, line in zip(regimes, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            found = [
+                summary.curve(_posteriors(rows, regime), regime, "nuts", f"{kind}_{name}", label)
+                for label, (kind, _) in CONTRACTION.items()
+            ]
+            _panel(axis, found, regime, name, "median", styles)
+    return _finish(figure, axes, regimes, "median loss")
+
+
+@mpl.rc_context(STYLE)
+def coverage_figure(rows: summary.Rows, study: Study) -> Figure | None:
+    """Share of 95% intervals that held the truth, against n; None where nothing has intervals."""
+    found = {regime: coverage.summarise(rows, regime) for regime in _ran(rows, study)}
+    regimes = [regime for regime, parts in found.items() if parts]
+    if not regimes:
+        return None
+    names = list(regimes[0].moe.fields)
+    note = "share of 95% intervals that hold the truth (bars: 95%, Wilson); the line is best"
+    figure, axes = _grid(study, regimes, names, note)
+    for regime, line in zip(regimes, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
+            for kind, (dodge, style) in INTERVALS.items():
+                mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
+                _coverage(axis, mine, kind, dodge, style)
+            axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
+    return _finish(figure, axes, regimes, "coverage")
+
+
+def _coverage(axis: Axes, parts: Sequence[coverage.Coverage], kind: str, dodge: float, style: dict) -> None:
+    if parts:
+        n, value, low, high = np.array([(c.n, c.value, c.low, c.high) for c in parts]).T
+        bars = [value - low, high - value]
+        axis.errorbar(dodge * n, value, yerr=bars, label=f"{kind} intervals", lw=1.2, ms=4, capsize=2, **style)
+
+
+def _posteriors(rows: summary.Rows, regime: Regime) -> list[dict[str, object]]:
+    return [r for r in rows if r["regime"] == regime.name and r["estimator"] == "nuts"]
+
+
+def _ran(rows: summary.Rows, study: Study) -> list[Regime]:
+    return [regime for regime in study.regimes if summary.sizes_of(rows, regime)]
+
+
+def _panel(
+    axis: Axes, curves: Sequence[summary.Curve], regime: Regime, parameter: str, statistic: str, styles: dict
+) -> None:
+    notes, values = [], []
+    for c in (c for c in curves if c.sizes):
+        style = styles.get(c.label, OTHER)
+        low, high = _band(c, rates.STATISTICS[statistic])
+        axis.fill_between(c.sizes, low, high, color=style["color"], alpha=0.15, lw=0)
+        axis.plot(c.sizes, c.values(statistic), label=c.label, lw=1.3, ms=4, **style)
+        values.append(c.values(statistic))
+        if slope := c.slope(statistic):
+            notes.append((str(slope), style["color"]))
+    sizes = sorted({n for c in curves for n in c.sizes})
+    if parameter in regime.moe.fields:
+        limit = rates.bound(regime, sizes, statistic)[parameter]
+        axis.plot(sizes, limit, "k--", lw=1.2, label=BOUND)
+        values.append(limit)
+        if len(sizes) > 1:
+            notes.append((f"{rates.ols_slope(sizes, limit[:, None])[0]:+.2f}", "black"))
+    whole = [v for v in values if len(v) == len(sizes)]  # the bound comes last
+    _theory(axis, sizes, (whole or values)[-1][-1], regime.exponents[parameter])
+    axis.set(xscale="log", yscale="log")
+    axis.set_title(f"{SYMBOLS.get(parameter, parameter)}   (theorem: {regime.exponents[parameter]:+.3f})", fontsize=9)
+    _tidy(axis, np.concatenate(values))
+    _window(axis, regime, sizes)
     for i, (text, colour) in enumerate(notes):
-        axis.text(0.97, 0.95 - 0.09 * i, text, color=colour, transform=axis.transAxes, ha="right", va="top")
+        axis.text(
+            0.98, 0.98 - 0.075 * i, text, color=colour, transform=axis.transAxes, ha="right", va="top", fontsize=8
+        )
 
 
-def _tidy(axis: mpl.axes.Axes, values: np.ndarray) -> None:
-    """Plain numbers at 1, 2, 5; limits by the medians, so that one outlier's bar does not flatten the rest."""
-    axis.set_ylim(0.3 * values.min(), 5.0 * values.max())
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def _theory(axis: Axes, sizes: Sequence[int], last: float, exponent: float) -> None:
+    values = last * (np.array(sizes) / sizes[-1]) ** exponent
+    axis.plot(sizes, values, color="0.6", lw=3, alpha=0.6, zorder=0, label=THEORY)
+
+
+def _window(axis: Axes, regime: Regime, sizes: Sequence[int]) -> None:
+    inside = rates.window(regime, sizes)
+    if inside:
+        axis.axvspan(inside[0] * 0.9, sizes[-1] * 1.1, color="0.93", zorder=-1, lw=0)
+
+
+def _tidy(axis: Axes, values: np.ndarray) -> None:
+    """Plain numbers at 1, 2, 5; limits by the curves, so that one outlier's band does not flatten the rest."""
+    axis.set_ylim(0.4 * values.min(), 8.0 * values.max())
+    decades = np.log10(values.max() / values.min())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 1.5 else (1.0,)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _interval(c: report.Curve) -> tuple[np.ndarray, np.ndarray]:
+def _band(c: summary.Curve, statistic: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    resampled = [np.median(rng.choice(e, (rates.RESAMPLES, len(e))), axis=1) for e in c.errors]
+    resampled = [statistic(rng.choice(e, (rates.RESAMPLES, len(e))), axis=1) for e in c.errors]
     low, high = np.quantile(np.array(resampled), [0.025, 0.975], axis=1)
     return low, high

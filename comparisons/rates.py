@@ -2,39 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from bayes_moe import information, losses, parameters
 from bayes_moe.data import float64
 from comparisons.study import Regime
 
 RESAMPLES = 2000
+LEVEL = 0.95
 FISHER_ROWS = 20_000  # covariates over which the information is averaged
 LIMIT_DRAWS = 4000  # draws from the efficient limit; its median carries a Monte Carlo error of about 2%
+
+# The asymptotic window: sizes at which the efficient limit is this narrow beside what it estimates. At one third, the
+# curvature of exp alone still adds 10% to the root mean square error of e^tau.
+WINDOW = 1 / 3
+
+STATISTICS: dict[str, Callable[..., np.ndarray]] = {
+    "median": np.median,
+    "mean": np.mean,
+    "rmse": lambda errors, axis=None: np.sqrt(np.mean(np.square(errors), axis=axis)),
+}
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Log-log slope with its 95% bootstrap interval."""
+    """Log-log slope with its 95% interval.
+
+    Parameters
+    ----------
+    value, low, high : float
+    se : float
+        Standard error.
+    df : float
+        Degrees of freedom of the interval's t distribution.
+    """
 
     value: float
     low: float
     high: float
+    se: float = 0.0
+    df: float = np.inf
+
+    def covers(self, value: float) -> bool:
+        """Whether the interval holds a value."""
+        return self.low <= value <= self.high
+
+    def p_value(self, value: float) -> float:
+        """Two-sided p-value of the hypothesis that the slope is ``value``."""
+        if self.se == 0.0:
+            return float(self.value == value)
+        return float(2 * stats.t.sf(abs(self.value - value) / self.se, self.df))
 
     def __str__(self) -> str:
         """Format as ``-0.50 [-0.55, -0.44]``."""
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], seed: int = 0) -> Slope:
-    """Ordinary least squares of log median error on log n.
+def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "median", seed: int = 0) -> Slope:
+    """Ordinary least squares of the log of a summary of the errors on log n.
 
-    The interval resamples replicates within each size (percentile bootstrap).
+    The interval is the slope -+ t x its bootstrap standard error. Replicates are resampled within each size; their
+    smallest number, less one, gives the degrees of freedom. On synthetic tables of 40 replicates it covers in 94 to 97%
+    of trials; for means and root mean squares of heavy-tailed errors (log-normal with sd 0.8) in 91 to 94%.
 
     Parameters
     ----------
@@ -42,20 +78,63 @@ def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], seed: int = 0) -> 
         At least two.
     errors : sequence of ndarray
         For each size, one error a replicate.
+    statistic : "median", "mean" or "rmse"
     seed : int
 
     Returns
     -------
     Slope
     """
-    rng = np.random.default_rng(seed)
-    medians = np.array([np.median(e) for e in errors])
-    resampled = np.stack(
-        [np.median(rng.choice(e, (RESAMPLES, len(e))), axis=1) for e in errors],
-    )
-    slopes = ols_slope(sizes, resampled)
-    low, high = np.quantile(slopes, [0.025, 0.975])
-    return Slope(float(ols_slope(sizes, medians[:, None])[0]), float(low), float(high))
+    values, resampled = _resample(errors, statistic, np.random.default_rng(seed))
+    return _interval(ols_slope(sizes, values), ols_slope(sizes, resampled), errors)
+
+
+def difference(
+    sizes: Sequence[int],
+    errors: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    statistic: str = "median",
+    seed: int = 0,
+) -> Slope:
+    """Slope of ``errors`` less slope of ``others``, for two estimators on the same data.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+    errors, others : sequence of ndarray
+        For each size, one error a replicate; the same replicates, in the same order, which are resampled together.
+    statistic, seed
+        As in :func:`slope`.
+
+    Returns
+    -------
+    Slope
+    """
+    pairs = [np.stack(pair) for pair in zip(errors, others, strict=True)]
+    values, resampled = _resample(pairs, statistic, np.random.default_rng(seed))
+    found = [ols_slope(sizes, part[:, 0]) - ols_slope(sizes, part[:, 1]) for part in (values, resampled)]
+    return _interval(*found, errors)
+
+
+def _resample(tables: Sequence[np.ndarray], statistic: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Summaries of tables (..., replicates): as they are, with a last axis of one, and of resampled replicates."""
+    summary = STATISTICS[statistic]
+    values, resampled = [], []
+    for table in tables:
+        chosen = rng.integers(table.shape[-1], size=(RESAMPLES, table.shape[-1]))
+        values.append(summary(table, axis=-1)[..., None])
+        resampled.append(summary(table[..., chosen], axis=-1))
+    return np.stack(values), np.stack(resampled)
+
+
+def _interval(value: np.ndarray, resampled: np.ndarray, errors: Sequence[np.ndarray]) -> Slope:
+    count = min(len(e) for e in errors)
+    if count < 2:
+        return Slope(float(value[0]), -np.inf, np.inf, np.inf, 1.0)
+    # The bootstrap's variance is that of a mean over the sample, too small by (count - 1) / count.
+    se = float(np.std(resampled)) * np.sqrt(count / (count - 1))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, count - 1)) * se
+    return Slope(float(value[0]), float(value[0]) - half, float(value[0]) + half, se, count - 1.0)
 
 
 def ols_slope(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
@@ -65,29 +144,35 @@ def ols_slope(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
     return centred @ np.log(values) / (centred @ centred)
 
 
-@float64
-def bound(regime: Regime, sizes: Sequence[int]) -> dict[str, np.ndarray]:
-    """Median error of an estimator that attains the Cramér–Rao bound, N(truth, I^-1 / n), at each size.
+# What an efficient estimator would do ------------------------------------------------------------------------------
 
-    Medians, because in the homogeneous regime estimators have heavy tails: means would show their outliers.
+
+def bound(regime: Regime, sizes: Sequence[int], statistic: str = "median") -> dict[str, np.ndarray]:
+    """Summary of the errors of an estimator that attains the Cramér–Rao bound, N(truth, I^-1 / n), at each size.
+
+    For means and root mean squares the error of e^tau is linearised, e^tau* |tau - tau*|, so that the root mean square
+    is the Cramér–Rao bound of e^tau itself: where tau is uncertain, moments of its exponential say nothing.
 
     Parameters
     ----------
     regime : Regime
     sizes : sequence of int
+    statistic : "median", "mean" or "rmse"
 
     Returns
     -------
     dict of str to ndarray
         For each parameter, one value a size, in the same error as :func:`bayes_moe.losses.errors`.
     """
-    x = np.random.default_rng(1).normal(size=(FISHER_ROWS, regime.moe.gate.features))
-    rows = [_efficient_errors(regime, n, x) for n in sizes]
-    return {name: np.array([np.median(row[name]) for row in rows]) for name in regime.moe.fields}
+    rows = [_efficient_errors(regime, int(n), statistic != "median") for n in sizes]
+    return {name: np.array([STATISTICS[statistic](row[name]) for row in rows]) for name in regime.moe.fields}
 
 
-def _efficient_errors(regime: Regime, n: int, x: np.ndarray) -> dict[str, np.ndarray]:
+@functools.lru_cache(maxsize=1024)
+@float64
+def _efficient_errors(regime: Regime, n: int, linear: bool) -> dict[str, np.ndarray]:
     moe, truth = regime.moe, regime.truth(n)
+    x = np.random.default_rng(1).normal(size=(FISHER_ROWS, moe.gate.features))
     information_n = n * information.fisher(moe, truth, x)
     normal = np.random.default_rng(2).normal(size=(LIMIT_DRAWS, len(information_n)))
     deviations = np.linalg.solve(np.linalg.cholesky(information_n).T, normal.T).T
@@ -96,4 +181,38 @@ def _efficient_errors(regime: Regime, n: int, x: np.ndarray) -> dict[str, np.nda
     def error(free: jax.Array) -> dict[str, jax.Array]:
         return losses.errors(parameters.unflatten(moe.fields, free), truth)
 
-    return jax.tree.map(np.asarray, jax.vmap(error)(draws))
+    errors = jax.tree.map(np.asarray, jax.vmap(error)(draws))
+    if linear and "tau" in errors:
+        moved = deviations[:, parameters.blocks(moe.fields)["tau"]]
+        errors["tau"] = np.abs(np.exp(truth["tau"]) * moved).sum(axis=1)
+    return errors
+
+
+# Where asymptotics begin -------------------------------------------------------------------------------------------
+
+
+def relative_bound(regime: Regime, n: int) -> dict[str, float]:
+    """Root mean square of the efficient limit's error over the size of what is estimated.
+
+    Sizes: e^tau*; |beta*|, but at least 1, a change of one in the log odds for one standard deviation of x; |eta*|, and
+    in a homogeneous regime |eta* - eta0|, the only thing that tells the adapter from the frozen expert.
+    """
+    truth = regime.truth(n)
+    eta = truth["eta"]
+    away = eta - regime.frozen[: eta.shape[1]] if regime.loss == "homogeneous" else eta
+    scale = {
+        "tau": float(np.exp(truth["tau"]).sum()),
+        "beta": max(float(np.linalg.norm(truth["beta"])), 1.0),
+        "eta": float(np.linalg.norm(away)),
+    }
+    return {name: float(values[0]) / scale[name] for name, values in bound(regime, [n], "rmse").items()}
+
+
+def window(regime: Regime, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Sizes in the asymptotic window: every parameter's relative bound is at most a third, there and above."""
+    inside = []
+    for n in sorted(sizes, reverse=True):
+        if max(relative_bound(regime, n).values()) > WINDOW:
+            break
+        inside.append(n)
+    return tuple(reversed(inside))

@@ -7,8 +7,14 @@ import numpy as np
 from bayes_moe import contaminated
 from comparisons.study import Regime
 
-HOMOGENEOUS = {"tau": -1 / 4, "beta": -3 / 8, "eta": -3 / 8}
-HETEROGENEOUS = {"tau": -1 / 2, "beta": -1 / 2, "eta": -1 / 2}
+
+def exponents(same: bool, power: float = 1 / 8) -> dict[str, float]:
+    """Uniform exponents of arXiv:2602.00939 for |eta* - eta0| of order n^-power, logarithms left out.
+
+    Homogeneous: n^-1/2 over |eta* - eta0|^2 for e^tau and over |eta* - eta0| for beta and eta. Heterogeneous: n^-1/2.
+    """
+    lost = power if same else 0.0
+    return {"tau": -0.5 + 2 * lost, "beta": -0.5 + lost, "eta": -0.5 + lost, "hellinger": -0.5}
 
 
 def drifting(
@@ -23,6 +29,7 @@ def drifting(
     beta: object = 0.0,
     power: float = 1 / 8,
     reference: str | None = "last",
+    assumptions: tuple[str, ...] = (),
 ) -> Regime:
     """Contaminated mixture whose adapter nears the frozen expert: eta* = eta0 + n^-power direction.
 
@@ -30,18 +37,21 @@ def drifting(
     ----------
     name, title : str
     eta0, direction : ndarray, shape (K, d)
-        With ``reference="last"`` their last rows are zero.
+        With ``reference="last"`` their last rows are zero, unless the adapter is linear: then only differences from
+        the last row matter, and they are what the truth holds.
     frozen_activation, activation : str
         Equal ones make the regime homogeneous.
     tau, beta : float, array-like
         The true gate.
     power : float
+        Zero for a truth that stays where it is.
     reference : "last" or None
+    assumptions : tuple of str
 
     Returns
     -------
     Regime
-        With the uniform exponents of arXiv:2602.00939 for power 1/8.
+        With the uniform exponents of arXiv:2602.00939.
     """
     moe = contaminated(eta0, frozen_activation=frozen_activation, activation=activation, reference=reference)
     rows = moe.fields["eta"].shape[1]
@@ -49,7 +59,8 @@ def drifting(
 
     def truth(n: int) -> dict[str, np.ndarray]:
         eta = eta0 + float(n) ** -power * direction
-        return moe.params(tau=tau, beta=beta, eta=eta[:rows])
+        shift = eta[-1] if activation == "linear" and reference == "last" else 0.0
+        return moe.params(tau=tau, beta=beta, eta=(eta - shift)[:rows])
 
     loss = "homogeneous" if same else "heterogeneous"
-    return Regime(name, title, moe, eta0, loss, truth, HOMOGENEOUS if same else HETEROGENEOUS)
+    return Regime(name, title, moe, eta0, loss, truth, exponents(same, power), assumptions)

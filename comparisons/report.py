@@ -1,97 +1,230 @@
-"""What a study found, as a table that reads in a terminal."""
+"""The report of a study: one HTML file that needs nothing else, figures as PNG and SVG, slopes as CSV."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
+import jinja2
+from matplotlib.figure import Figure
 
-from comparisons import rates
+from comparisons import coverage, export, figures, optimisation, rates, summary
+from comparisons.store import FAILED, Store
 from comparisons.study import Regime, Study
 
-POINT = {"mle": "MLE", "nuts": "posterior mean"}
-Rows = Sequence[dict[str, object]]
+Table = list[list[str]]
+CAPTIONS = {
+    "rates": "Error against sample size for each regime (rows) and parameter (columns), on logarithmic axes. "
+    "Lines: estimators, with 95% bootstrap bands. Dashed: what an estimator attaining the Cramér–Rao bound would show. "
+    "Grey: the theorem's slope. Shaded: the asymptotic window.",
+    "contraction": "How far the posterior is from the truth: error of its mean, expected error of a draw, and the "
+    "error that 95% of its draws stay below; medians over data sets.",
+    "coverage": "Share of 95% intervals that hold the truth, by sample size; credible intervals of the posterior and "
+    "Wald intervals of the MLE.",
+}
+SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
+OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]
+NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
+MESSAGES = 10  # distinct error messages shown
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Errors of one kind against n.
+def write(study: Study, store: Store) -> list[Path]:
+    """Write the report of a study beside its results.
 
     Parameters
     ----------
-    label : str
-    sizes : tuple of int
-    errors : tuple of ndarray
-        For each size, one error a replicate.
+    study : Study
+    store : Store
+
+    Returns
+    -------
+    list of Path
+        The HTML file first.
+
+    Raises
+    ------
+    ValueError
+        If there are no results yet.
     """
-
-    label: str
-    sizes: tuple[int, ...]
-    errors: tuple[np.ndarray, ...]
-
-    @property
-    def medians(self) -> np.ndarray:
-        """Median error at each size."""
-        return np.array([np.median(e) for e in self.errors])
-
-    @property
-    def slope(self) -> rates.Slope | None:
-        """Log-log slope; None below two sizes."""
-        return rates.slope(self.sizes, self.errors) if len(self.sizes) > 1 else None
-
-
-def curve(rows: Rows, regime: Regime, estimator: str, column: str, label: str) -> Curve:
-    """Collect one column of the finished rows, all that did not end in an error."""
-    mine = [r for r in rows if r["regime"] == regime.name and r["estimator"] == estimator and r["status"] != "error"]
-    sizes = tuple(sorted({int(r["n"]) for r in mine}))
-    errors = tuple(np.array([r[column] for r in mine if r["n"] == n], dtype=float) for n in sizes)
-    return Curve(label, sizes, errors)
+    records = store.records()
+    if all(r["status"] in FAILED for r in records):
+        raise ValueError(f"{store.path} holds no fit with a result yet.")
+    folder = store.path.parent
+    slopes = summary.slopes(records, study)
+    drawn = {name: figure for name, figure in draw(records, study).items() if figure is not None}
+    paths = []
+    for name, figure in drawn.items():
+        paths += [folder / f"{name}.png", folder / f"{name}.svg"]
+        figures.save(figure, *paths[-2:])
+    tables = [export.write(slopes, folder / "slopes.csv")] if slopes else []
+    page = folder / "report.html"
+    page.write_text(render(study, records, slopes, drawn, folder))
+    return [page, *tables, *paths]
 
 
-def curves(rows: Rows, study: Study, regime: Regime, parameter: str) -> list[Curve]:
-    """Error of each estimator, and for NUTS the posterior's expected error and its spread."""
-    out = [curve(rows, regime, name, f"error_{parameter}", POINT.get(name, name)) for name in study.sizes]
-    if "nuts" in study.sizes:
-        out.append(curve(rows, regime, "nuts", f"loss_{parameter}", "posterior, expected"))
-        out.append(curve(rows, regime, "nuts", f"spread_{parameter}", "posterior, spread"))
-    return [c for c in out if c.sizes]
+def draw(rows: summary.Rows, study: Study) -> dict[str, Figure | None]:
+    """Return the figures by name."""
+    return {
+        "rates": figures.rates_figure(rows, study),
+        "contraction": figures.contraction_figure(rows, study),
+        "coverage": figures.coverage_figure(rows, study),
+    }
 
 
-def table(rows: Rows, study: Study) -> str:
-    """Median errors by size, slopes with intervals, the bound and the theory."""
-    sizes = sorted({n for counts in study.sizes.values() for n in counts})
-    parts = [_block(rows, study, regime, sizes) for regime in study.regimes]
-    return "\n\n".join([*parts, failures(rows)])
+def render(study: Study, records: summary.Rows, slopes: Sequence[dict], drawn: dict[str, Figure], folder: Path) -> str:
+    """Return the report as HTML, everything in it."""
+    loader = jinja2.PackageLoader("comparisons", ".")
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True}
+    template = jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
+    sections = _findings(study, records) | _account(study, records)
+    return template.render(
+        study=study,
+        count=len(records),
+        finished=max(str(r.get("finished", "")) for r in records) or "unknown",
+        slope_tables=_slope_tables(slopes),
+        figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
+        folder=folder,
+        **sections,
+    )
 
 
-def _block(rows: Rows, study: Study, regime: Regime, sizes: Sequence[int]) -> str:
-    head = f"{'median error':<30}" + "".join(f"{f'n={n}':>10}" for n in sizes) + "   slope [95% interval]"
-    lines = [f"{regime.name}: {regime.title}", head]
-    for parameter, bounds in rates.bound(regime, sizes).items():
-        name = "e^tau" if parameter == "tau" else parameter
-        for c in curves(rows, study, regime, parameter):
-            found = dict(zip(c.sizes, c.medians, strict=True))
-            cells = "".join(f"{found[n]:>10.3f}" if n in found else f"{'-':>10}" for n in sizes)
-            lines.append(f"{f'{name:<6} {c.label}':<30}{cells}   {c.slope or '-'}")
-        cells = "".join(f"{value:>10.3f}" for value in bounds)
-        rate = rates.ols_slope(sizes, bounds[:, None])[0]
-        lines.append(
-            f"{f'{name:<6} Cramér–Rao bound':<30}{cells}   {rate:+.2f} (theory {regime.exponents[parameter]:+.3f})"
-        )
-    return "\n".join(lines)
+def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
+    """Return what was found, section by section."""
+    ran = [regime for regime in study.regimes if summary.sizes_of(records, regime)]
+    sizes = summary.sizes_of(records)
+    return {
+        "pairs": _pairs(records, study, ran),
+        "window_rule": "a third",
+        "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
+        "windows": [_window(regime, sizes) for regime in ran],
+        "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
+        "optimisation": [line for regime in ran for line in _optimisation(records, regime)],
+        "coverages": [line for regime in ran for line in _coverages(records, regime)],
+        "failures": _failures(records, study.regimes),
+        "messages": list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
+    }
 
 
-def failures(rows: Rows) -> str:
-    """One line for each estimator: how many cells, and what went wrong with how many."""
-    lines = []
-    for estimator in sorted({str(r["estimator"]) for r in rows}):
-        mine = [r for r in rows if r["estimator"] == estimator]
-        counts = Counter(str(r["status"]) for r in mine)
-        bad = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok") or "none failed"
-        note = f"; {sum(bool(r.get('at_bounds')) for r in mine)} at a bound" if estimator == "mle" else ""
-        retried = sum(r.get("attempt", 0) > 0 for r in mine)
-        note += f"; {retried} climbed the ladder" if estimator == "nuts" else ""
-        lines.append(f"{estimator}: {len(mine)} fits, {bad}{note}")
-    return "\n".join(lines)
+def _account(study: Study, records: summary.Rows) -> dict[str, object]:
+    """Return what was assumed, and how to do it again."""
+    recipe = study.recipe
+    return {
+        "settings": _settings(records, study),
+        "assumptions": list(dict.fromkeys(line for regime in study.regimes for line in regime.assumptions)),
+        "command": f"{recipe.name}{' --quick' if recipe.quick else ''}" if recipe else study.name,
+        "provenance": _provenance(records),
+    }
+
+
+def _slope_tables(slopes: Sequence[dict]) -> list[tuple[str, list[str], Table]]:
+    """Split the slopes into tables: medians over all sizes first."""
+    order = [(s, r) for r in ("all", "window") for s in ("median", "rmse", "mean")]
+    where = {"all": "every size", "window": "the asymptotic window"}
+    gates = {"all": "", "passed": ", posteriors that passed the sampling gate"}
+    out = []
+    for gate, words in gates.items():
+        for statistic, part in order:
+            wanted = (gate, statistic, part)
+            lines = [_slope_line(r) for r in slopes if (r["gate"], r["statistic"], r["range"]) == wanted]
+            if lines:
+                out.append((f"Slopes of the {NAMES[statistic]} error over {where[part]}{words}", SLOPE_HEADS, lines))
+    return out
+
+
+def _slope_line(r: dict) -> list[str]:
+    sizes = f"{r['n_min']:,} to {r['n_max']:,}"
+    found = rates.Slope(r["slope"], r["low"], r["high"])
+    line = [r["regime"], r["parameter"], r["estimate"], sizes, str(r["replicates"]), str(found)]
+    line += [f"{r['theory']:+.3f}", f"{r['p_theory']:.2g}"]
+    return line + (
+        [f"{r['bound']:+.2f}", f"{r['p_bound']:.2g}", f"{r['over_bound']:.2f}"] if "bound" in r else ["", "", ""]
+    )
+
+
+def _pairs(rows: summary.Rows, study: Study, ran: Sequence[Regime]) -> Table:
+    """Differences of slopes between the MLE and the posterior mean, on the data sets that both saw."""
+    out = []
+    for regime in ran:
+        for parameter in regime.exponents:
+            found = {c.label: c for c in summary.curves(rows, study, regime, parameter)}
+            for first in ("MLE", "MLE, near start"):
+                if first in found and "posterior mean" in found:
+                    difference = summary.paired(found[first], found["posterior mean"])
+                    title = f"{regime.name}, {summary.SYMBOLS.get(parameter, parameter)}"
+                    out += [[title, first, "posterior mean", str(difference)]] if difference else []
+    return out
+
+
+def _window(regime: Regime, sizes: Sequence[int]) -> list[str]:
+    inside = rates.window(regime, sizes)
+    cells = [" / ".join(f"{v:.2f}" for v in rates.relative_bound(regime, n).values()) for n in sizes]
+    title = f"{regime.name} ({', '.join(summary.SYMBOLS.get(p, p) for p in regime.moe.fields)})"
+    return [title, *cells, f"{inside[0]:,}" if inside else "not reached"]
+
+
+def _change(ran: Sequence[Regime]) -> list[str]:
+    return [f"mean change of error, {summary.SYMBOLS.get(name, name)}" for name in ran[0].moe.fields]
+
+
+def _optimisation(rows: summary.Rows, regime: Regime) -> Table:
+    return [
+        [regime.name, f"{o.n:,}", str(o.count), *(f"{v:.1%}" for v in (o.missed, o.won, o.below_truth))]
+        + [f"{value:.2g}" for value in o.error.values()]
+        for o in optimisation.summarise(rows, regime)
+    ]
+
+
+def _coverages(rows: summary.Rows, regime: Regime) -> Table:
+    return [
+        [f"{regime.name}, {c.kind}", c.parameter, f"{c.n:,}", f"{c.value:.3f} [{c.low:.3f}, {c.high:.3f}]"]
+        + ["" if c.width != c.width else f"{c.width:.3g}", str(c.count), str(c.missing)]
+        for c in coverage.summarise(rows, regime)
+    ]
+
+
+def _failures(rows: summary.Rows, ran: Sequence[Regime]) -> Table:
+    out = []
+    for regime in ran:
+        for estimator, n in sorted({(str(r["estimator"]), int(r["n"])) for r in rows if r["regime"] == regime.name}):
+            mine = [r for r in rows if (r["regime"], r["estimator"], r["n"]) == (regime.name, estimator, n)]
+            counts = Counter(str(r["status"]) for r in mine)
+            counts["at a bound"] = sum(bool(r.get("at_bounds")) for r in mine)
+            counts["climbed the ladder"] = sum(r.get("attempt", 0) > 0 for r in mine)
+            rest = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok" and count)
+            out.append([regime.name, estimator, f"{n:,}", str(len(mine)), str(counts["ok"]), rest])
+    return out
+
+
+def _settings(rows: summary.Rows, study: Study) -> Table:
+    out = []
+    for name, settings in study.settings.items():
+        mine = Counter(int(r["n"]) for r in rows if r["estimator"] == name and r["regime"] == rows[0]["regime"])
+        said = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        counts = ", ".join(f"{n:,}: {count}" for n, count in sorted(mine.items()))
+        out.append([name, said, counts])
+    return out
+
+
+def _provenance(rows: summary.Rows) -> Table:
+    names = [name for name in rows[-1] if name.startswith("version_")] + [
+        "commit",
+        "dirty",
+        "system",
+        "machine",
+        "device",
+    ]
+    out = []
+    for name in names:
+        values = dict.fromkeys(str(r[name]) for r in rows if name in r)
+        out.append([name.removeprefix("version_"), ", ".join(values)])
+    hours = sum(float(r.get("seconds", 0.0)) for r in rows) / 3600
+    return [*out, ["hours of fitting", f"{hours:.2f}"]]
+
+
+def _embed(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
@@ -13,8 +14,11 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import MoE
+from comparisons.estimators import ESTIMATORS, Estimator
 
-SCHEMA = 1  # of the rows that a study writes
+NUMERICS = 2  # raise it when the same cell gives another answer
+DTYPE = "float64"
+DIGITS = 9  # of the numbers in a cell's identity: libraries differ in the last bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,8 @@ class Regime:
         From n to parameters.
     exponents : mapping of str to float
         What theory says of each error: n to this power.
+    assumptions : tuple of str
+        What the settings take for granted, for the report.
     """
 
     name: str
@@ -43,6 +49,19 @@ class Regime:
     loss: str
     truth: Callable[[int], dict[str, np.ndarray]]
     exponents: Mapping[str, float]
+    assumptions: tuple[str, ...] = ()
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019 - regimes live as long as the process
+    def fingerprint(self, n: int) -> dict[str, object]:
+        """Truth at n, and what the model says there of a few points: a regime with another model is another regime."""
+        truth = self.truth(n)
+        points = np.cos(np.arange(3 * self.moe.gate.features)).reshape(3, -1)
+        said = self.moe.class_probabilities(truth, points)
+        return {"truth": {name: _digits(value) for name, value in truth.items()}, "says": _digits(said)}
+
+
+def _digits(values: np.ndarray) -> list[str]:
+    return [f"{value:.{DIGITS}g}" for value in np.ravel(values)]
 
 
 @dataclass(frozen=True)
@@ -65,43 +84,65 @@ class Study:
     regimes : tuple of Regime
     sizes : mapping of str to tuple of int
         For each estimator, the sample sizes.
-    replicates : mapping of str to int
-        For each estimator, the number of data sets a size. The first ones are shared by all estimators.
+    replicates : mapping of str to int, or to mapping of int to int
+        For each estimator, the number of data sets at every size, or at each. The first are shared by all estimators.
     settings : mapping of str to mapping
         For each estimator, its settings.
     seed : int
+    estimators : mapping of str to callable
+        The estimators by name; a study of your own may bring others.
     epilogue : callable, optional
         What to do after the cells: from the results folder to a text and the path of a figure.
+    recipe : Recipe, optional
+        How another process makes the same study; set by what loads it.
     """
 
     name: str
     title: str
     regimes: tuple[Regime, ...]
     sizes: Mapping[str, tuple[int, ...]]
-    replicates: Mapping[str, int]
+    replicates: Mapping[str, int | Mapping[int, int]]
     settings: Mapping[str, Mapping[str, object]]
     seed: int = 0
+    estimators: Mapping[str, Estimator] = field(default_factory=lambda: ESTIMATORS)
     epilogue: Callable[[Path], tuple[str, Path]] | None = None
+    recipe: object = None
 
     def regime(self, name: str) -> Regime:
         """Look a regime up."""
         return next(regime for regime in self.regimes if regime.name == name)
 
+    def smaller(self) -> Study:
+        """Quick version of a study that declares none: its two smallest sizes, two replicates."""
+        return replace(
+            self,
+            sizes={name: tuple(sorted(sizes)[:2]) for name, sizes in self.sizes.items()},
+            replicates={name: 2 for name in self.replicates},
+        )
+
     def cells(self) -> Iterator[Cell]:
         """Every fit, replicate by replicate, so that the time left is known after the first."""
-        for replicate in range(max(self.replicates.values())):
+        counts = {(name, n): self.count(name, n) for name, sizes in self.sizes.items() for n in sizes}
+        for replicate in range(max(counts.values(), default=0)):
             for regime in self.regimes:
-                for estimator, sizes in self.sizes.items():
-                    if replicate < self.replicates[estimator]:
-                        yield from (Cell(regime.name, n, replicate, estimator) for n in sizes)
+                for (estimator, n), count in counts.items():
+                    if replicate < count:
+                        yield Cell(regime.name, n, replicate, estimator)
+
+    def count(self, estimator: str, n: int) -> int:
+        """Replicates of an estimator at a size."""
+        counts = self.replicates[estimator]
+        return counts if isinstance(counts, int) else counts.get(n, max(counts.values()))
 
     def identity(self, cell: Cell) -> dict[str, object]:
         """Everything that a cell's result depends on."""
         return {
-            "schema": SCHEMA,
+            "numerics": NUMERICS,
+            "dtype": DTYPE,
             "study": self.name,
             "seed": self.seed,
             "regime": cell.regime,
+            **self.regime(cell.regime).fingerprint(cell.n),
             "n": cell.n,
             "replicate": cell.replicate,
             "estimator": cell.estimator,

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from bayes_moe import contaminated, information
-from comparisons import rates, regimes
+from comparisons import coverage, optimisation, rates, regimes
 from comparisons.study import Regime
 
 SIZES = [1000, 3000, 10_000, 30_000, 100_000]
@@ -88,3 +88,133 @@ def test_slopes_of_the_bound_at_a_fixed_truth_are_one_half():
     sizes = [10**5, 10**6, 10**7]
     for values in rates.bound(regime, sizes).values():
         assert rates.ols_slope(sizes, values[:, None])[0] == pytest.approx(-0.5, abs=0.01)
+
+
+# Other summaries, tests and paired differences ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statistic", rates.STATISTICS)
+def test_slope_of_any_summary_is_least_squares_of_its_log(statistic):
+    errors = table(-0.5, seed=1)
+    values = [{"median": np.median(e), "mean": e.mean(), "rmse": np.sqrt((e**2).mean())}[statistic] for e in errors]
+    expected = np.polyfit(np.log(SIZES), np.log(values), 1)[0]
+    assert rates.slope(SIZES, errors, statistic).value == pytest.approx(expected, abs=EXACT)
+
+
+def test_p_value_and_interval_agree():
+    found = rates.slope(SIZES, table(-0.5, seed=1))
+    assert found.p_value(found.value) == pytest.approx(1.0)
+    assert found.p_value(found.low) == pytest.approx(0.05)
+    assert found.p_value(found.high) == pytest.approx(0.05)
+    assert found.covers(found.low)
+    assert not found.covers(found.low - 1e-6)
+
+
+def test_one_replicate_has_no_interval():
+    found = rates.slope([10, 100], [np.array([1.0]), np.array([0.1])])
+    assert (found.value, found.low, found.high) == (pytest.approx(-1.0), -np.inf, np.inf)
+
+
+def test_paired_difference_sees_through_what_both_share():
+    shared = table(-0.5, seed=5)
+    faster = [e * n**-0.1 for e, n in zip(shared, SIZES, strict=True)]
+    found = rates.difference(SIZES, faster, shared)
+    assert (found.low, found.value, found.high) == pytest.approx((-0.1, -0.1, -0.1), abs=1e-9)
+    unpaired = rates.difference(SIZES, faster, table(-0.5, seed=6))
+    assert unpaired.high - unpaired.low > 0.05
+
+
+TRIALS = 1000
+CALIBRATED = 0.92, 0.98  # of 95% intervals; what the study engine promises
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", rates.STATISTICS)
+@pytest.mark.parametrize("coordinates", [1, 4])
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_are_calibrated(statistic, coordinates, paired, monkeypatch):
+    """Errors are lengths of normal vectors, as those of an efficient estimator are."""
+    monkeypatch.setattr(rates, "RESAMPLES", 400)
+    rng = np.random.default_rng(7)
+    covered = np.zeros(3)
+    for _ in range(TRIALS):
+        vectors = rng.normal(size=(len(SIZES), REPLICATES, coordinates))
+        others = 0.8 * vectors + 0.6 * rng.normal(size=vectors.shape)
+        lengths = [np.linalg.norm(v, axis=-1) for v in (vectors, others)]
+        errors = [e * n**-0.375 for e, n in zip(lengths[0], SIZES, strict=True)]
+        if paired:
+            slower = [e * n**-0.25 for e, n in zip(lengths[1], SIZES, strict=True)]
+            found, true = rates.difference(SIZES, errors, slower, statistic), -0.125
+        else:
+            found, true = rates.slope(SIZES, errors, statistic), -0.375
+        covered += [found.covers(true), found.covers(true + 0.25), found.covers(true - 0.25)]
+    share = covered / TRIALS
+    assert CALIBRATED[0] <= share[0] <= CALIBRATED[1]
+    assert max(share[1:]) < 0.5
+
+
+# Windows, bounds of other summaries --------------------------------------------------------------------------------
+
+
+def one_dimensional(tau=0.0):
+    moe = contaminated([[1.0], [0.0]], frozen_activation="linear", activation="tanh")
+    truth = moe.params(tau=tau, beta=0.5, eta=-1.5)
+    return Regime("one", "one", moe, np.array([[1.0], [0.0]]), "heterogeneous", lambda n: truth, {})
+
+
+def test_root_mean_square_bound_is_the_cramer_rao_bound():
+    regime, n = one_dimensional(tau=1.0), 1000
+    x = np.random.default_rng(0).normal(size=(20_000, 1))
+    sd = information.cramer_rao(regime.moe, regime.truth(n), x, n)
+    found = rates.bound(regime, [n], "rmse")
+    assert found["beta"][0] == pytest.approx(sd["beta"].item(), rel=MONTE_CARLO)
+    assert found["tau"][0] == pytest.approx(np.e * sd["tau"].item(), rel=MONTE_CARLO)
+    mean = rates.bound(regime, [n], "mean")
+    assert mean["beta"][0] == pytest.approx(np.sqrt(2 / np.pi) * sd["beta"].item(), rel=MONTE_CARLO)
+
+
+def test_window_begins_where_the_bound_is_a_third_of_the_parameter():
+    regime, sizes = one_dimensional(), [100, 1000, 10_000, 100_000, 10**6]
+    inside = rates.window(regime, sizes)
+    assert inside == tuple(n for n in sizes if max(rates.relative_bound(regime, n).values()) <= rates.WINDOW)
+    assert 0 < len(inside) < len(sizes)
+    scale = {"tau": 1.0, "beta": 1.0, "eta": 1.5}
+    for name, value in rates.relative_bound(regime, 10**6).items():
+        assert value == pytest.approx(rates.bound(regime, [10**6], "rmse")[name][0] / scale[name])
+
+
+def test_exponents_follow_how_fast_the_adapter_nears_the_frozen_expert():
+    assert regimes.exponents(True, 1 / 8) == {"tau": -1 / 4, "beta": -3 / 8, "eta": -3 / 8, "hellinger": -1 / 2}
+    assert set(regimes.exponents(False, 1 / 8).values()) == {-1 / 2}
+    assert set(regimes.exponents(True, 0.0).values()) == {-1 / 2}
+
+
+# Coverage and optimisation error ------------------------------------------------------------------------------------
+
+
+def row(estimator="mle", n=100, replicate=0, **columns):
+    return {"regime": "one", "estimator": estimator, "n": n, "replicate": replicate, "status": "ok", **columns}
+
+
+def test_coverage_counts_intervals_and_those_that_are_missing():
+    rows = [row(replicate=i, cover_tau=float(i < 9), width_tau=i + 1.0, likelihood_ratio=i) for i in range(10)]
+    rows += [row(replicate=10), row("nuts", cover_tau=1.0, width_tau=2.0)]
+    wald, joint, credible = coverage.summarise(rows, one_dimensional())
+    assert (wald.kind, wald.parameter, wald.value, wald.count, wald.missing) == ("Wald", "tau", 0.9, 10, 1)
+    assert wald.width == 5.5
+    assert wald.low < 0.9 < wald.high
+    assert joint.value == np.mean(np.arange(10) <= chi2.ppf(0.95, 3))
+    assert (credible.kind, credible.value) == ("credible", 1.0)
+
+
+def test_optimisation_error_compares_starts_on_the_same_data():
+    def fit(estimator, replicate, value, error):
+        errors = {f"error_{name}": error for name in ("tau", "beta", "eta")}
+        return row(estimator, 100, replicate, log_likelihood=value, likelihood_ratio=value, **errors)
+
+    rows = [fit("mle", i, v, 1.0) for i, v in enumerate((1.0, 2.0, 3.0, -1.0))]
+    rows += [fit("mle-near", i, v, e) for i, (v, e) in enumerate([(1.0, 1.0), (5.0, 0.5), (2.0, 0.2), (-1.0, 1.0)])]
+    rows.append(fit("mle-near", 9, 0.0, 0.0))
+    (found,) = optimisation.summarise(rows, one_dimensional())
+    assert (found.n, found.count, found.missed, found.won, found.below_truth) == (100, 4, 0.25, 0.25, 0.25)
+    assert found.error["eta"] == pytest.approx((0.5 + 0.8) / 4)

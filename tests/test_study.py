@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from comparisons import catalogue, cli, digits, engine, estimators, figures, report
+from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, summary
 from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
 
@@ -50,20 +50,20 @@ def test_workers_and_order_change_nothing(rows, tmp_path):
 def test_a_study_resumes_where_it_stopped(rows, tmp_path, monkeypatch):
     path, first = tmp_path / "results.sqlite", list(SMALL.cells())[:2]
     with Store(path, SMALL) as store:
-        for cell in first:
-            store.write(cell, engine.run_cell(SMALL, cell))
+        for one in first:
+            store.write(one, cell.run(SMALL, one).payload)
     ran = []
-    original = engine.run_cell
-    monkeypatch.setattr(engine, "run_cell", lambda study, cell: ran.append(cell) or original(study, cell))
+    original = cell.run
+    monkeypatch.setattr(cell, "run", lambda study, one, **kw: ran.append(one) or original(study, one, **kw))
     assert without_time(run(SMALL, path)) == without_time(rows)
     assert not set(ran) & set(first)
 
 
 def test_the_first_writer_wins(tmp_path):
-    cell = next(iter(SMALL.cells()))
+    first = next(iter(SMALL.cells()))
     with Store(tmp_path / "results.sqlite", SMALL) as store:
-        store.write(cell, {"status": "first"})
-        store.write(cell, {"status": "second"})
+        store.write(first, {"status": "first"})
+        store.write(first, {"status": "second"})
         assert [row["status"] for row in store.rows()] == ["first"]
 
 
@@ -102,7 +102,7 @@ def test_a_fault_in_a_cell_is_a_row(monkeypatch):
         raise RuntimeError("planted")
 
     monkeypatch.setitem(estimators.ESTIMATORS, "mle", broken)
-    row = engine.run_cell(SMALL, next(iter(SMALL.cells())))
+    row = cell.run(SMALL, next(iter(SMALL.cells()))).payload
     assert row["status"] == "error"
     assert row["error"] == "RuntimeError: planted"
 
@@ -117,7 +117,7 @@ def test_measure_against_hand_computed_errors():
     regime = catalogue.HETEROGENEOUS
     truth = regime.truth(1000)
     draws = {name: np.stack([value + 0.1, value - 0.3]) for name, value in truth.items()}
-    measured = engine.measure(regime, draws, truth)
+    measured = cell.measure(regime, draws, truth)
     assert measured["error_beta"] == pytest.approx(0.1 * np.sqrt(2))
     assert measured["loss_beta"] == pytest.approx(0.2 * np.sqrt(2))
     assert measured["spread_beta"] == pytest.approx(0.2 * np.sqrt(2))
@@ -125,7 +125,7 @@ def test_measure_against_hand_computed_errors():
 
 
 def test_table_and_figure(rows, tmp_path):
-    text = report.table(rows, SMALL)
+    text = summary.table(rows, SMALL)
     assert "Cramér–Rao bound" in text
     assert "mle: 6 fits, none failed" in text
     assert figures.rate_plot(rows, SMALL, tmp_path / "rates.png").stat().st_size > 10_000

@@ -1,0 +1,178 @@
+"""One cell of a study: simulate its data, fit, measure, and say where and with what it ran."""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayes_moe import losses
+from bayes_moe.data import float64
+from comparisons import estimators
+from comparisons.recipe import Recipe
+from comparisons.study import Cell, Regime, Study
+
+TEST_ROWS = 2000  # covariates over which Hellinger distances are averaged
+PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
+
+
+class Outcome(NamedTuple):
+    """What became of a cell.
+
+    Parameters
+    ----------
+    payload : dict
+        The result: a function of the cell's identity alone.
+    provenance : dict
+        Where, when and with what it was computed.
+    draws : dict of str to ndarray, or None
+        Where they are to be kept.
+    """
+
+    payload: dict[str, object]
+    provenance: dict[str, object]
+    draws: dict[str, np.ndarray] | None = None
+
+
+def run(source: Study | Recipe, cell: Cell, *, timeout: float | None = None, keep_draws: bool = False) -> Outcome:
+    """Fit one cell and measure it. A failure is a result too, with its class and message.
+
+    Parameters
+    ----------
+    source : Study or Recipe
+    cell : Cell
+    timeout : float, optional
+        Seconds after which this process ends itself, whatever it is stuck in: for worker processes only.
+    keep_draws : bool
+    """
+    study = source.study() if isinstance(source, Recipe) else source
+    if timeout is not None:
+        faulthandler.dump_traceback_later(timeout, exit=True, file=_NOWHERE)
+    began = time.perf_counter()
+    try:
+        payload, draws = _fit(study, cell)
+    except Exception as error:  # any fault of one cell is recorded and must not stop the others
+        payload, draws = failure("error", f"{type(error).__name__}: {error}"), None
+    finally:
+        if timeout is not None:
+            faulthandler.cancel_dump_traceback_later()
+    return Outcome(payload, provenance(time.perf_counter() - began), draws if keep_draws else None)
+
+
+_NOWHERE = open(os.devnull, "w")  # faulthandler wants a file that stays open
+
+
+def failure(status: str, error: str) -> dict[str, object]:
+    """Payload of a cell without a result."""
+    return {"status": status, "error": error}
+
+
+@float64
+def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    x, y, truth = study.data(cell)
+    regime = study.regime(cell.regime)
+    problem = estimators.Problem(regime.moe, x, y, truth)
+    estimate = study.estimators[cell.estimator](problem, study.fit_key(cell), study.settings[cell.estimator])
+    measured = measure(regime, estimate.draws, truth) | covered(estimate.intervals, truth)
+    return {"status": estimate.status, "error": "", **estimate.info, **measured}, estimate.draws
+
+
+@float64
+def measure(regime: Regime, draws: estimators.Draws, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """Errors of the point estimate, and how the losses of the draws are spread (one draw: all the same).
+
+    ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``radius_*`` the error
+    that 95% of the draws stay below, ``spread_*`` the standard deviation of the draws (root of the summed variances).
+    """
+    names = [*truth, "contamination", "hellinger"]
+    arrays = jax.tree.map(jnp.asarray, (draws, truth))
+    point = {name: jnp.asarray(value)[None] for name, value in estimators.mean(draws).items()}
+    of_draws = _losses(regime, *arrays)
+    of_point = _losses(regime, point, arrays[1])
+    out = {f"error_{name}": float(of_point[name][0]) for name in names}
+    out |= {f"loss_{name}": float(np.mean(of_draws[name])) for name in names}
+    out |= {f"radius_{name}": float(np.quantile(of_draws[name], estimators.LEVEL)) for name in names}
+    out |= {f"spread_{name}": float(np.sqrt(draws[name].var(axis=0).sum())) for name in truth}
+    return out
+
+
+def covered(intervals: dict[str, np.ndarray] | None, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """Share of a parameter's coordinates whose interval holds the truth, and the mean width."""
+    out = {}
+    for name, (low, high) in ((k, np.moveaxis(v, -1, 0)) for k, v in (intervals or {}).items()):
+        out[f"cover_{name}"] = float(np.mean((low <= truth[name]) & (truth[name] <= high)))
+        out[f"width_{name}"] = float(np.mean(high - low))
+    return out
+
+
+def _losses(regime: Regime, draws: dict, truth: dict) -> dict[str, np.ndarray]:
+    return jax.tree.map(np.asarray, _compiled_losses(regime)(draws, truth))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_losses(regime: Regime) -> Callable:
+    x = np.random.default_rng(0).normal(size=(TEST_ROWS, regime.moe.gate.features))
+    covariates = jax.tree.map(jnp.asarray, regime.moe.prepare(x))
+
+    def one(params: dict, truth: dict) -> dict:
+        return {
+            **losses.errors(params, truth),
+            "contamination": losses.contamination(params, truth, frozen=regime.frozen, regime=regime.loss),
+            "hellinger": losses.hellinger(regime.moe, params, truth, covariates),
+        }
+
+    return jax.jit(lambda draws, truth: jax.lax.map(lambda draw: one(draw, truth), draws, batch_size=16))
+
+
+def provenance(seconds: float) -> dict[str, object]:
+    """Time taken, and versions, machine kind, threads and peak memory of this process."""
+    return {
+        **_machine(),
+        "seconds": seconds,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "process": os.getpid(),
+        "threads": threading.active_count(),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+@functools.cache
+def _machine() -> dict[str, object]:
+    commit, dirty = _commit()
+    return {
+        **{f"version_{name}": importlib.metadata.version(name) for name in PACKAGES},
+        "version_python": platform.python_version(),
+        "commit": commit,
+        "dirty": dirty,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+    }
+
+
+def _commit() -> tuple[str, bool | None]:
+    """Commit of this source tree and whether it was edited since; nothing for an installed copy."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return "", None

@@ -1,0 +1,54 @@
+"""Two results side by side: which of the fits that both hold are the same, and how far their slopes differ."""
+
+from __future__ import annotations
+
+from comparisons import summary
+from comparisons.store import Store
+from comparisons.study import Study
+
+Results = tuple[Study, Store]
+CELL = ("regime", "n", "replicate", "estimator")
+
+
+def table(first: Results, second: Results) -> str:
+    """How many fits both hold, how many of them agree, and the slopes of both.
+
+    Parameters
+    ----------
+    first, second : (Study, Store)
+    """
+    rows = [store.rows() for _, store in (first, second)]
+    names = [
+        f"{name}: {store.path}, {len(r)} fits" for name, (_, store), r in zip("AB", (first, second), rows, strict=True)
+    ]
+    return "\n".join([*names, _common(*rows), "", _slopes((first[0], rows[0]), (second[0], rows[1]))])
+
+
+def _common(left: summary.Rows, right: summary.Rows) -> str:
+    both = [{tuple(r[k] for k in CELL): r | {"seconds": None} for r in rows} for rows in (left, right)]
+    shared = both[0].keys() & both[1].keys()
+    same = sum(both[0][key] == both[1][key] for key in shared)
+    gaps = [
+        abs(both[0][key][name] - both[1][key][name])
+        for key in shared
+        for name in both[0][key].keys() & both[1][key].keys()
+        if name.startswith("error_")
+    ]
+    gap = max(gaps, default=0.0)
+    return f"{len(shared)} fits in both, {same} of them identical; largest difference of an error {gap:.3g}"
+
+
+def _slopes(first: tuple[Study, summary.Rows], second: tuple[Study, summary.Rows]) -> str:
+    lines = [f"{'slope of the median error':<52}{'A':>24}{'B':>24}{'A - B':>10}"]
+    regimes = {regime.name: regime for regime in second[0].regimes}
+    for regime in (r for r in first[0].regimes if r.name in regimes):
+        for parameter in regime.moe.fields:
+            pair = [
+                {c.label: c.slope() for c in summary.curves(rows, study, where, parameter)}
+                for (study, rows), where in ((first, regime), (second, regimes[regime.name]))
+            ]
+            for label in (name for name in pair[0] if name in pair[1] and pair[0][name] and pair[1][name]):
+                a, b = pair[0][label], pair[1][label]
+                title = f"{regime.name}  {summary.SYMBOLS.get(parameter, parameter)}  {label}"
+                lines.append(f"{title:<52}{a!s:>24}{b!s:>24}{a.value - b.value:>+10.2f}")
+    return "\n".join(lines)

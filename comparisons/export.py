@@ -1,0 +1,46 @@
+"""Results as tables for other programs: Parquet and CSV, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def write(records: Sequence[dict[str, object]], path: Path) -> Path:
+    """Write records as one table, by the path's suffix.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Flat; a column that a record lacks is empty there.
+    path : Path
+        Ending in .parquet or .csv.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        For another suffix, or if there are no records.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"export: the file must end in {' or '.join(SUFFIXES)}, got {path}.")
+    if not records:
+        raise ValueError("export: there are no results yet.")
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    table = pa.table({name: [_plain(record.get(name)) for record in records] for name in columns})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    (parquet.write_table if path.suffix == ".parquet" else csv.write_csv)(table, part)
+    return part.replace(path)
+
+
+def _plain(value: object) -> object:
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value

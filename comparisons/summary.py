@@ -1,0 +1,188 @@
+"""What a study found: curves of errors, their slopes, and a table that reads in a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from comparisons import rates
+from comparisons.store import FAILED
+from comparisons.study import Regime, Study
+
+POINT = {"mle": "MLE", "mle-near": "MLE, near start", "nuts": "posterior mean"}
+SPREAD = "posterior, spread"
+SYMBOLS = {"tau": "e^tau"}
+Rows = Sequence[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Errors of one kind against n.
+
+    Parameters
+    ----------
+    label : str
+    sizes : tuple of int
+    errors : tuple of ndarray
+        For each size, one error a replicate.
+    replicates : tuple of ndarray
+        Which replicate each error belongs to, ascending.
+    """
+
+    label: str
+    sizes: tuple[int, ...]
+    errors: tuple[np.ndarray, ...]
+    replicates: tuple[np.ndarray, ...] = ()
+
+    def values(self, statistic: str = "median") -> np.ndarray:
+        """Median, mean or root mean square error at each size."""
+        return np.array([rates.STATISTICS[statistic](e) for e in self.errors])
+
+    def slope(self, statistic: str = "median") -> rates.Slope | None:
+        """Log-log slope; None below two sizes."""
+        return rates.slope(self.sizes, self.errors, statistic) if len(self.sizes) > 1 else None
+
+    def at(self, sizes: Sequence[int]) -> Curve:
+        """Restrict the curve to some sizes."""
+        keep = [i for i, n in enumerate(self.sizes) if n in sizes]
+        return Curve(self.label, *(tuple(part[i] for i in keep) for part in (self.sizes, self.errors, self.replicates)))
+
+
+def curve(rows: Rows, regime: Regime, estimator: str, column: str, label: str) -> Curve:
+    """Collect one column of the finished rows, all that have a result."""
+    mine = [r for r in rows if r["regime"] == regime.name and r["estimator"] == estimator and r["status"] not in FAILED]
+    mine.sort(key=lambda r: r["replicate"])
+    sizes = tuple(sorted({int(r["n"]) for r in mine}))
+    errors = tuple(np.array([r[column] for r in mine if r["n"] == n], dtype=float) for n in sizes)
+    return Curve(label, sizes, errors, tuple(np.array([r["replicate"] for r in mine if r["n"] == n]) for n in sizes))
+
+
+def curves(rows: Rows, study: Study, regime: Regime, parameter: str) -> list[Curve]:
+    """Error of each estimator, and for NUTS the posterior's expected error and its spread."""
+    out = [curve(rows, regime, name, f"error_{parameter}", POINT.get(name, name)) for name in study.settings]
+    if "nuts" in study.settings:
+        out.append(curve(rows, regime, "nuts", f"loss_{parameter}", "posterior, expected"))
+        if parameter in regime.moe.fields:
+            out.append(curve(rows, regime, "nuts", f"spread_{parameter}", SPREAD))
+    return [c for c in out if c.sizes]
+
+
+def paired(first: Curve, second: Curve, statistic: str = "median") -> rates.Slope | None:
+    """Difference of two slopes over the data sets that both saw; None where they share fewer than two sizes."""
+    sizes, left, right = [], [], []
+    for n in sorted(set(first.sizes) & set(second.sizes)):
+        parts = [(c.errors[c.sizes.index(n)], c.replicates[c.sizes.index(n)]) for c in (first, second)]
+        _, one, two = np.intersect1d(parts[0][1], parts[1][1], return_indices=True)
+        if len(one) > 1:
+            sizes.append(n)
+            left.append(parts[0][0][one])
+            right.append(parts[1][0][two])
+    return rates.difference(sizes, left, right, statistic) if len(sizes) > 1 else None
+
+
+def sizes_of(rows: Rows, regime: Regime | None = None) -> list[int]:
+    """Sizes that have results."""
+    mine = [r for r in rows if r["status"] not in FAILED]
+    return sorted({int(r["n"]) for r in mine if regime is None or r["regime"] == regime.name})
+
+
+def table(rows: Rows, study: Study) -> str:
+    """Median errors by size, slopes with intervals, the bound and the theory."""
+    ran = [regime for regime in study.regimes if sizes_of(rows, regime)]
+    return "\n\n".join([*(_block(rows, study, regime) for regime in ran), failures(rows)])
+
+
+def _block(rows: Rows, study: Study, regime: Regime) -> str:
+    sizes = sizes_of(rows, regime)
+    head = f"{'median error':<30}" + "".join(f"{f'n={n}':>10}" for n in sizes) + "   slope [95% interval]"
+    lines = [f"{regime.name}: {regime.title}", head]
+    for parameter, bounds in rates.bound(regime, sizes).items():
+        name = SYMBOLS.get(parameter, parameter)
+        for c in curves(rows, study, regime, parameter):
+            found = dict(zip(c.sizes, c.values(), strict=True))
+            cells = "".join(f"{found[n]:>10.3f}" if n in found else f"{'-':>10}" for n in sizes)
+            lines.append(f"{f'{name:<6} {c.label}':<30}{cells}   {c.slope() or '-'}")
+        cells = "".join(f"{value:>10.3f}" for value in bounds)
+        rate = f"{rates.ols_slope(sizes, bounds[:, None])[0]:+.2f}" if len(sizes) > 1 else "-"
+        lines.append(f"{f'{name:<6} Cramér–Rao bound':<30}{cells}   {rate} (theory {regime.exponents[parameter]:+.3f})")
+    return "\n".join(lines)
+
+
+def failures(rows: Rows) -> str:
+    """One line for each estimator: how many cells, and what went wrong with how many."""
+    lines = []
+    for estimator in sorted({str(r["estimator"]) for r in rows}):
+        mine = [r for r in rows if r["estimator"] == estimator]
+        counts = Counter(str(r["status"]) for r in mine)
+        bad = ", ".join(f"{count} {status}" for status, count in counts.items() if status != "ok") or "none failed"
+        note = f"; {sum(bool(r.get('at_bounds')) for r in mine)} at a bound" if estimator.startswith("mle") else ""
+        retried = sum(r.get("attempt", 0) > 0 for r in mine)
+        note += f"; {retried} climbed the ladder" if estimator == "nuts" else ""
+        lines.append(f"{estimator}: {len(mine)} fits, {bad}{note}")
+    return "\n".join(lines)
+
+
+def progress(rows: Rows, study: Study) -> str:
+    """Fits planned, done and failed, and seconds a fit, for each regime and estimator."""
+    lines = [f"{'':<32}{'planned':>9}{'done':>9}{'failed':>9}{'s a fit':>9}"]
+    planned = Counter((cell.regime, cell.estimator) for cell in study.cells())
+    for regime in study.regimes:
+        for estimator in study.settings:
+            mine = [r for r in rows if (r["regime"], r["estimator"]) == (regime.name, estimator)]
+            bad = sum(r["status"] in FAILED for r in mine)
+            seconds = [float(r["seconds"]) for r in mine if "seconds" in r]
+            pace = f"{np.mean(seconds):.2f}" if seconds else "-"
+            title = f"{regime.name}, {estimator}"
+            lines.append(f"{title:<32}{planned[regime.name, estimator]:>9}{len(mine):>9}{bad:>9}{pace:>9}")
+    return "\n".join(lines)
+
+
+def slopes(rows: Rows, study: Study, statistics: Sequence[str] = tuple(rates.STATISTICS)) -> list[dict[str, object]]:
+    """One record for each regime, parameter, curve, statistic and range of sizes: slope, theory, bound, tests.
+
+    Ranges are every size, and the asymptotic window where it holds at least two sizes. Where some posteriors failed
+    the sampling gate, there are records with and without them.
+    """
+    gates = {"all": rows, "passed": [r for r in rows if r["status"] != "failed_gate"]}
+    if len(gates["passed"]) == len(rows):
+        del gates["passed"]
+    out = []
+    for regime in (r for r in study.regimes if sizes_of(rows, r)):
+        inside = rates.window(regime, sizes_of(rows, regime))
+        for gate, kept in gates.items():
+            for parameter in regime.exponents:
+                for c in curves(kept, study, regime, parameter):
+                    for where, part in {"all": c, "window": c.at(inside)}.items():
+                        out += [
+                            _record(regime, parameter, part, statistic) | {"gate": gate, "range": where}
+                            for statistic in statistics
+                            if len(part.sizes) > 1
+                        ]
+    return out
+
+
+def _record(regime: Regime, parameter: str, c: Curve, statistic: str) -> dict[str, object]:
+    found, theory = c.slope(statistic), regime.exponents[parameter]
+    record = {
+        "regime": regime.name,
+        "parameter": SYMBOLS.get(parameter, parameter),
+        "estimate": c.label,
+        "statistic": statistic,
+        "n_min": c.sizes[0],
+        "n_max": c.sizes[-1],
+        "replicates": min(len(e) for e in c.errors),
+        "slope": found.value,
+        "low": found.low,
+        "high": found.high,
+        "theory": theory,
+        "p_theory": found.p_value(theory),
+    }
+    if parameter in regime.moe.fields:
+        limit = rates.bound(regime, c.sizes, statistic)[parameter]
+        rate = float(rates.ols_slope(c.sizes, limit[:, None])[0])
+        ratio = float(np.exp(np.mean(np.log(c.values(statistic) / limit))))
+        record |= {"bound": rate, "p_bound": found.p_value(rate), "over_bound": ratio}
+    return record
