@@ -1,0 +1,84 @@
+"""The likelihood, for code: ``log_joint`` and what follows from it, pure JAX on prepared data."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bayes_moe.data import Covariates, Observations
+from bayes_moe.experts import Frozen, Multinomial, Normal
+from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.parameters import Params
+
+
+class Likelihood(abc.ABC):
+    """What follows from a gate and experts; :class:`~bayes_moe.moe.MoE` holds them."""
+
+    gate: Softmax | Gaussian
+    experts: tuple[Frozen | Multinomial | Normal, ...]
+
+    @property
+    def real(self) -> bool:
+        """Whether the responses are real numbers rather than classes."""
+        return isinstance(self.experts[-1], Normal)
+
+    def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
+        """Pair covariates with class positions or real responses (pure JAX)."""
+        y = self.experts[-1].encode(jnp.asarray(codes)).astype(jnp.result_type(covariates.x))
+        frozen = covariates.frozen
+        if frozen is not None:
+            frozen = jnp.take_along_axis(frozen, jnp.asarray(codes)[None], axis=0)[0]
+        return Observations(covariates.x, y, frozen, weights)
+
+    def log_joint(self, params: Params, data: Observations) -> Array:
+        """Log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it.
+
+        With a generative gate, log p(component i, x) + log p(y | x, component i).
+        """
+        per_expert = [expert.log_density(params, data) for expert in self.experts]
+        return self.gate.log_weights(params, data.x) + jnp.concatenate(per_expert)
+
+    def log_likelihood(self, params: Params, data: Observations) -> Array:
+        """Weighted sum of the log density over the observations, a scalar."""
+        log_density = jax.nn.logsumexp(self.log_joint(params, data), axis=0)
+        return jnp.sum(log_density if data.weights is None else data.weights * log_density)
+
+    def log_memberships(self, params: Params, x: Array) -> Array:
+        """Log p(component i | x), shape (experts, n)."""
+        log_weights = self.gate.log_weights(params, x)
+        return jax.nn.log_softmax(log_weights, axis=0) if self.gate.generative else log_weights
+
+    def log_conditional(self, params: Params, data: Observations) -> Array:
+        """Log p(y | x), shape (n,): the log density less log p(x), where the gate models x."""
+        joint = jax.nn.logsumexp(self.log_joint(params, data), axis=0)
+        if not self.gate.generative:
+            return joint
+        return joint - jax.nn.logsumexp(self.gate.log_weights(params, data.x), axis=0)
+
+    def log_class_probabilities(self, params: Params, covariates: Covariates) -> Array:
+        """Log p(y = s | x), shape (classes, n)."""
+        if self.real:
+            raise ValueError("this model's responses are real numbers: it has no class probabilities. Use predict.")
+        per_expert = [expert.log_probabilities(params, covariates) for expert in self.experts]
+        log_weights = self.log_memberships(params, covariates.x)
+        return jax.nn.logsumexp(log_weights[:, None] + jnp.concatenate(per_expert), axis=0)
+
+    def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
+        """Simulate class positions or real responses at x: first the gate, then the chosen expert; n rows."""
+        gate_key, expert_key = jax.random.split(rng_key)
+        log_weights = self.gate.log_weights(params, covariates.x)
+        chosen = jax.random.categorical(gate_key, log_weights, axis=0)
+        drawn = jnp.concatenate([expert.draw(expert_key, params, covariates) for expert in self.experts])
+        return drawn[chosen, jnp.arange(covariates.n)]
+
+    def predict_moments(self, params: Params, covariates: Covariates) -> tuple[Array, Array, Array]:
+        """Mean and standard deviation of y at x, (responses, n), and log p(component i | x), (experts, n)."""
+        log_weights = self.log_memberships(params, covariates.x)
+        share = jnp.exp(log_weights)[:, None]
+        parts = [expert.moments(params, covariates.x) for expert in self.experts]
+        means, variances = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+        mean = jnp.sum(share * means, axis=0)
+        return mean, jnp.sqrt(jnp.sum(share * (variances[..., None] + (means - mean) ** 2), axis=0)), log_weights
