@@ -24,7 +24,7 @@ ORDER = (
     ("moe",),
     ("varying",),
     ("families",),
-    ("losses", "information"),
+    ("losses", "information", "voronoi"),
     ("priors",),
     ("sampler",),
     ("datatree",),
