@@ -24,7 +24,7 @@ ORDER = (
     ("moe",),
     ("varying",),
     ("families",),
-    ("losses", "information", "voronoi"),
+    ("losses", "information", "voronoi", "solvability"),
     ("priors",),
     ("sampler",),
     ("datatree",),
