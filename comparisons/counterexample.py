@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bayes_moe import solvability, voronoi
 
@@ -39,6 +40,8 @@ def figure(path: str | Path, points: int = 15) -> Path:
         slope = np.polyfit(np.log(eps[: points // 2]), np.log(values[: points // 2]), 1)[0] if points > 3 else np.nan
         ax.loglog(eps, values, style, markersize=4, label=f"{LABELS[kind]} (slope {slope:.2f} at small ε)")
     ax.set(xlabel="ε", ylabel="Voronoi loss / total variation", title="Three atoms around one")
+    ax.set_xticks([0.5, 0.2, 0.1, 0.05], ["0.5", "0.2", "0.1", "0.05"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_xaxis()
     ax.legend()
     drawing.savefig(path, dpi=150)
