@@ -37,8 +37,8 @@ def relabel(
         The data, for "ecr" and "stephens".
     method : "ecr", "order" or "stephens"
         "ecr": each draw's allocation of the observations is matched to that of the draw with the highest log density,
-        the pivot, and then to the most frequent allocation so found, until it stays. "order": by the first coordinate of
-        ``by``. "stephens": least Kullback-Leibler divergence of the responsibilities from their mean.
+        the pivot, and then to the most frequent allocation so found, until it stays. "order": by the first coordinate
+        of ``by``. "stephens": least Kullback-Leibler divergence of the responsibilities from their mean.
     by : str
         A parameter, for "order".
     thin : int

@@ -24,7 +24,7 @@ ORDER = (
     ("moe",),
     ("varying",),
     ("families",),
-    ("losses", "information", "voronoi", "solvability"),
+    ("losses", "information", "voronoi", "solvability", "dendrogram"),
     ("priors",),
     ("sampler",),
     ("datatree",),
