@@ -60,8 +60,8 @@ class Observations:
     Parameters
     ----------
     x : array, shape (d, n)
-    y : array, shape (classes, n)
-        One-hot responses.
+    y : array, shape (classes, n) or (responses, n)
+        One-hot labels, or real responses.
     frozen : array, shape (n,), or None
         What the frozen expert says of the responses, log f0(y | x).
     weights : array, shape (n,), or None
@@ -217,6 +217,49 @@ def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) 
             "declare others, in the order of the frozen expert's rows, with classes=[...]."
         )
     return codes.astype(np.int32)
+
+
+def check_response(y: object, responses: int, n: int | None = None) -> np.ndarray:
+    """Check real-valued responses.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,), or (n, responses) if there are several
+        NumPy or pandas, of any real dtype; left untouched.
+    responses : int
+        How many responses the model has.
+    n : int, optional
+        How many rows there must be.
+
+    Returns
+    -------
+    ndarray of float64, shaped as y
+
+    Raises
+    ------
+    ValueError
+        If y is not real, not finite, or of another shape.
+    """
+    array = check_real("y", y)
+    wanted = ("n",) if responses == 1 else ("n", responses)
+    if array.ndim != len(wanted) or array.shape[1:] != wanted[1:]:
+        remedy = "Pass y.ravel() for one response." if responses == 1 and array.ndim == 2 else "Check responses=."
+        shape = "(n,)" if responses == 1 else f"(n, {responses})"
+        raise ValueError(f"y must have shape {shape}, a response for each row of x, got {array.shape}. {remedy}")
+    if n is not None and len(array) != n:
+        raise ValueError(f"y must have one response for each row of x: x has {n} rows, y has {len(array)}.")
+    _check_finite("y", array)
+    return array
+
+
+def label_array(classes: Sequence[Hashable]) -> np.ndarray:
+    """Class labels as an array: of their own dtype where they share one, else of objects."""
+    plain = np.asarray(classes) if len({type(label) for label in classes}) == 1 else None
+    if plain is not None and plain.ndim == 1:
+        return plain
+    array = np.empty(len(classes), dtype=object)
+    array[:] = classes
+    return array
 
 
 def _as_labels(y: object) -> np.ndarray:

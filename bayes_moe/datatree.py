@@ -120,7 +120,8 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     from bayes_moe import __version__
 
     attrs = {"library": "bayes-moe", "library_version": __version__, "data_hash": data_hash(args), **about}
-    dims = {"y": ["obs_id"]}
+    several = moe is not None and np.ndim(args[1]) > 1
+    dims = {"y": ["obs_id", "response"] if several else ["obs_id"]}
     coords: dict[str, list] = {}
     if moe is not None:
         dims |= {name: list(field.dims) for name, field in moe.fields.items()}

@@ -1,8 +1,9 @@
 """Experts: log p(y | x, component i).
 
-A trainable expert declares its parameters as fields and computes ``log_density``, ``log_probabilities`` and
-so on for covariates of shape (d, n). A frozen expert has no parameters; it is evaluated once, when
-data are prepared. To add one, write such a class and a row in the conformance table of the tests.
+A trainable expert declares its parameters as fields and computes ``log_density``, ``draw`` and so on for covariates
+of shape (d, n). Experts of classes give ``log_probabilities`` besides, experts of real responses ``moments``. A frozen
+expert has no parameters; it is evaluated once, when data are prepared. To add one, write such a class and a row in the
+conformance table of the tests.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from jax.tree_util import register_dataclass
 from scipy import special
 
 from bayes_moe.data import Covariates, Observations, check_real, float64
+from bayes_moe.normal import Normal
 from bayes_moe.numerics import logsumexp
 from bayes_moe.parameters import Field, Params
+
+__all__ = ["ACTIVATIONS", "Activation", "Frozen", "Multinomial", "Normal", "activation_function", "gelu", "linear"]
 
 Activation = Callable[[Array], Array]
 
@@ -109,6 +113,14 @@ class Multinomial:
         """Log f(y | x), shape (experts, n)."""
         logits = self.logits(params, data.x)
         return sum(y * logit for y, logit in zip(data.y, logits, strict=True)) - logsumexp(logits)
+
+    def encode(self, y: Array) -> Array:
+        """One-hot rows (classes, n) of class positions."""
+        return _one_hot(y, self.classes)
+
+    def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
+        """Class positions that each expert draws, shape (experts, n)."""
+        return _categorical(rng_key, self.log_probabilities(params, covariates))
 
 
 @partial(
@@ -217,3 +229,16 @@ class Frozen:
     def log_density(self, params: Params, data: Observations) -> Array:
         """Log f0(y | x), shape (1, n)."""
         return data.frozen[None]
+
+    def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
+        """Class positions that it draws, shape (1, n)."""
+        return _categorical(rng_key, self.log_probabilities(params, covariates))
+
+
+def _one_hot(positions: Array, classes: int) -> Array:
+    return (jnp.arange(classes)[:, None] == positions).astype(jnp.result_type(float))
+
+
+def _categorical(rng_key: Array, log_probabilities: Array) -> Array:
+    """Draw positions (experts, n); the experts share their noise, since one of them is chosen in the end."""
+    return jax.vmap(lambda logits: jax.random.categorical(rng_key, logits, axis=0))(log_probabilities)

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from numbers import Integral
 
 from bayes_moe.data import check_classes
-from bayes_moe.experts import Activation, Frozen, Multinomial, activation_function, linear
-from bayes_moe.gates import Softmax
+from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
+from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.gaussian import FORMS
 from bayes_moe.moe import MoE
 
 
@@ -73,6 +74,62 @@ def contaminated(
     return MoE(Softmax(2, count), (expert, adapter), labels, names)
 
 
+def gaussian_gated(
+    experts: int,
+    features: int | Sequence[str],
+    *,
+    covariance: str = "full",
+    responses: int = 1,
+) -> MoE:
+    """Gaussian-gated mixture of affine normal experts.
+
+    p(x, y) = sum_i pi_i N(x; c_i, Gamma_i) N(y; a_i' x + b_i, nu_i),
+    p(y | x) = sum_i p(i | x) N(y; a_i' x + b_i, nu_i),  p(i | x) = pi_i N(x; c_i, Gamma_i) / p(x).
+
+    The likelihood is that of (x, y): with full ``Gamma`` the model is a Gaussian mixture in (x, y), and every form has
+    closed M-steps. ``log_density`` is log p(x, y), ``conditional_log_density`` is log p(y | x).
+
+    Parameters
+    ----------
+    experts : int
+    features : int or sequence of str
+        Number or names of the covariates.
+    covariance : "full", "diagonal" or "spherical"
+        Form of ``Gamma``.
+    responses : int
+        Length of y; with several, ``a`` is (experts, responses, d) and ``nu`` a full covariance matrix for each expert.
+
+    Returns
+    -------
+    MoE
+        With parameters ``pi`` (experts,), ``c`` (experts, d), ``Gamma``, ``a`` (experts, d), ``b`` (experts,) and
+        ``nu`` (experts,).
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+
+    References
+    ----------
+    Nguyen, Nguyen, Nguyen and Ho, "Towards Convergence Rates for Parameter Estimation in Gaussian-gated Mixture of
+    Experts", arXiv:2305.07572.
+
+    Examples
+    --------
+    >>> moe = gaussian_gated(experts=2, features=1)
+    >>> {name: field.shape for name, field in moe.fields.items()}
+    {'pi': (2,), 'c': (2, 1), 'Gamma': (2, 1, 1), 'a': (2, 1), 'b': (2,), 'nu': (2,)}
+    """
+    for name, count in (("experts", experts), ("responses", responses)):
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+    if covariance not in FORMS:
+        raise ValueError(f"covariance must be one of {', '.join(FORMS)}, got {covariance!r}.")
+    count, names = _named(features)
+    return MoE(Gaussian(experts, count, covariance), (Normal(experts, count, responses),), (), names)
+
+
 def _check_reference(reference: str | None, act: Activation) -> None:
     if reference not in ("last", None):
         raise ValueError(f"reference must be 'last' or None, got {reference!r}.")
@@ -100,6 +157,12 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
         if expert.features is None:
             raise ValueError("features is needed with this frozen expert: say how many columns x has.")
         return expert.features, expert.names
+    count, names = _named(features, expert.features)
+    return count, names or expert.names
+
+
+def _named(features: int | Sequence[str], expected: int | None = None) -> tuple[int, tuple[str, ...] | None]:
+    """Count features, and name them where names are given."""
     if isinstance(features, Integral):
         count, names = int(features), None
     elif isinstance(features, Iterable) and not isinstance(features, str):
@@ -110,6 +173,6 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
         raise ValueError(f"features must be a count or a list of names, got {kind}{features!r}.")
     if names is not None and len(set(names)) != count:
         raise ValueError(f"features must have distinct names, got {list(names)}.")
-    if count < 1 or expert.features not in (None, count):
-        raise ValueError(f"features must be {expert.features or 'at least 1'}, got {count}.")
-    return count, names or expert.names
+    if count < 1 or expected not in (None, count):
+        raise ValueError(f"features must be {expected or 'at least 1'}, got {count}.")
+    return count, names

@@ -3,17 +3,23 @@
 A gate declares its parameters as fields and computes ``scores(params, x)`` for covariates ``x`` of shape (d, n): a
 row for each expert, equal to log p(component i | x) up to a term that all of them share. To add one, write a class
 with these two members and a row in the conformance table of the tests.
+
+A gate may be generative: it models x too, and its scores are log p(i, x), with nothing left out. Whatever is said about
+y given x then subtracts log p(x), their logsumexp.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import register_dataclass
+from numpyro.distributions import constraints
 
+from bayes_moe import gaussian
 from bayes_moe.parameters import Field, Params
 
 
@@ -40,6 +46,7 @@ class Softmax:
     experts: int = jax.tree.static()
     features: int = jax.tree.static()
     dim: str = jax.tree.static(default="adapter")
+    generative: ClassVar[bool] = False
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -54,3 +61,78 @@ class Softmax:
         """s_i(x), a row of shape (n,) for each expert."""
         scores = params["beta"] @ x + params["tau"][:, None]
         return jnp.zeros_like(scores[0]), *scores
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Gaussian:
+    """Gaussian gate: each expert has a region of x of its own.
+
+    p(i, x) = pi_i N(x; c_i, Gamma_i), hence p(i | x) = pi_i N(x; c_i, Gamma_i) / sum_j pi_j N(x; c_j, Gamma_j).
+
+    Parameters
+    ----------
+    experts, features : int
+    covariance : "full", "diagonal" or "spherical"
+        Form of ``Gamma``: (experts, d, d), (experts, d) or (experts,), in squared units of x.
+    dim : str
+        ArviZ's name for the axis of the experts.
+
+    References
+    ----------
+    Xu, Jordan and Hinton (1995); arXiv:2305.07572.
+    """
+
+    experts: int = jax.tree.static()
+    features: int = jax.tree.static()
+    covariance: str = jax.tree.static(default="full")
+    dim: str = jax.tree.static(default="expert")
+    generative: ClassVar[bool] = True
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """``pi``, the weights; ``c``, the locations; ``Gamma``, the covariances."""
+        return {
+            "pi": Field((self.experts,), (self.dim,), constraints.simplex, score=False),
+            "c": Field((self.experts, self.features), (self.dim, "feature"), score=False),
+            "Gamma": gaussian.covariance_field(self.covariance, self.experts, self.features, (self.dim, "feature")),
+        }
+
+    def scores(self, params: Params, x: Array) -> Array:
+        """Log p(i, x) = log pi_i + log N(x; c_i, Gamma_i), a row of shape (n,) for each expert."""
+        residual = x - params["c"][:, :, None]
+        return jnp.log(params["pi"])[:, None] + gaussian.log_density(residual, params["Gamma"])
+
+    def draw_x(self, rng_key: Array, params: Params, n: int) -> Array:
+        """Draw covariates from sum_i pi_i N(c_i, Gamma_i), shape (d, n)."""
+        which, noise = jax.random.split(rng_key)
+        chosen = jax.random.categorical(which, jnp.log(params["pi"]), shape=(n,))
+        roots = jnp.linalg.cholesky(gaussian.as_matrices(params["Gamma"], self.features))
+        z = jax.random.normal(noise, (n, self.features), dtype=roots.dtype)
+        return (params["c"][chosen] + jnp.einsum("nij,nj->ni", roots[chosen], z)).T
+
+    def m_step(self, params: Params, x: Array, r: Array) -> Params:
+        """Maximise sum_in r_in log p(i, x_n): shares, weighted means and weighted covariances.
+
+        An expert with no responsibility at all keeps its location and covariance.
+
+        Parameters
+        ----------
+        params : dict of str to array
+            The present values.
+        x : array, shape (d, n)
+        r : array, shape (experts, n)
+            Responsibilities, times the observations' weights.
+        """
+        total, mean, covariance = gaussian.weighted_moments(x, r)
+        variances = gaussian.variances_of(covariance, self.features)
+        forms = {"full": covariance, "diagonal": variances, "spherical": jnp.mean(variances, axis=1)}
+        found = {"c": mean, "Gamma": forms[self.covariance]}
+        empty = total <= 0
+        kept = {name: _where(empty, params[name], value) for name, value in found.items()}
+        share = jnp.maximum(total, jnp.finfo(total.dtype).tiny)
+        return {"pi": share / jnp.sum(share), **kept}
+
+
+def _where(rows: Array, old: Array, new: Array) -> Array:
+    return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), old, new)

@@ -44,21 +44,24 @@ class Layout:
 
 def layout(model: Model, args: tuple) -> Layout:
     """Trace a model once, abstractly, and read off its latent sites."""
-    latent = {}
+    shapes, discrete = {}, []
 
     def look(args: tuple) -> None:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
-        latent.update({k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]})
+        for name, site in trace.items():
+            if site["type"] == "sample" and not site["is_observed"]:
+                if site["fn"].is_discrete:
+                    discrete.append(name)
+                    continue
+                shapes[name] = tuple(biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"])))
 
     with TRACING:
         jax.eval_shape(look, args)
-    discrete = [name for name, site in latent.items() if site["fn"].is_discrete]
     if discrete:
         raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
-    if not latent:
+    if not shapes:
         raise ValueError("the model has no latent sites: nothing to sample.")
-    shapes = {k: biject_to(s["fn"].support).inverse_shape(jnp.shape(s["value"])) for k, s in latent.items()}
-    return Layout(tuple((name, tuple(shape)) for name, shape in shapes.items()))
+    return Layout(tuple(shapes.items()))
 
 
 @functools.lru_cache(maxsize=64)

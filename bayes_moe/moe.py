@@ -2,25 +2,30 @@
 
     log_joint(params, data) -> (experts, n)      log p(component i | x) + log p(y | x, component i)
 
+A generative gate models x too: its part is then log p(component i, x), the log density that of (x, y), and what is said
+about y given x subtracts log p(x).
+
 ========================  ======================================================
 log density               logsumexp over the expert axis
 responsibilities          softmax over the expert axis (the E-step)
 class probabilities       the same, at every class
+conditional log density   minus logsumexp of the gate's part, for a generative gate
 simulation                sample the gate, then the chosen expert
 maximum likelihood        EM or Newton on the summed log density (package ``mle``)
 posterior                 the log density behind a NumPyro distribution (``nuts``)
 Fisher information        derivatives of the log density (``information``)
 ========================  ======================================================
 
-The methods that take ``x`` and ``y`` are for people: any real dtype, a row for each observation, NumPy out. Those
-that take ``data`` are for code: pure JAX on prepared data (see :mod:`bayes_moe.data`).
+The methods here take ``x`` and ``y`` and are for people: any real dtype, a row for each observation, NumPy out. Those
+that take ``data`` are for code, pure JAX on prepared data, and live in :mod:`bayes_moe.likelihood`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,19 +33,37 @@ import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from bayes_moe import blocks, parameters
+from bayes_moe import parameters
 from bayes_moe.data import (
     Covariates,
     Observations,
+    check_response,
     check_weights,
     check_x,
     encode_labels,
     float64,
+    label_array,
 )
-from bayes_moe.experts import Frozen, Multinomial
-from bayes_moe.gates import Softmax
-from bayes_moe.numerics import log_mean_exp, logsumexp
+from bayes_moe.experts import Frozen, Multinomial, Normal
+from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.likelihood import Likelihood
 from bayes_moe.parameters import Field, Params
+
+
+class Prediction(NamedTuple):
+    """What a model says of y at x, a row for each row of x.
+
+    Parameters
+    ----------
+    mean, sd : ndarray, shape (n,), or (n, responses) if there are several
+        Of p(y | x), in units of y.
+    memberships : ndarray, shape (n, experts)
+        p(component i | x).
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+    memberships: np.ndarray
 
 
 @partial(
@@ -50,23 +73,23 @@ from bayes_moe.parameters import Field, Params
     drop_fields=["classes", "feature_names"],
 )
 @dataclass(frozen=True, eq=False)
-class MoE:
+class MoE(Likelihood):
     """A mixture of experts: p(y | x) = sum_i p(i | x) p(y | x, i).
 
     Parameters
     ----------
     gate : gate
-        Gives log p(i | x).
+        Gives log p(i | x), or log p(i, x) if it is generative.
     experts : tuple of experts
         Give log p(y | x, i), in the gate's order.
     classes : tuple of hashable
-        The labels of the classes.
+        The labels of the classes; empty for real responses.
     feature_names : tuple of str or None
         The names of the covariates, if they have any.
     """
 
-    gate: Softmax
-    experts: tuple[Frozen | Multinomial, ...]
+    gate: Softmax | Gaussian
+    experts: tuple[Frozen | Multinomial | Normal, ...]
     classes: tuple[Hashable, ...] = ()
     feature_names: tuple[str, ...] | None = None
 
@@ -82,7 +105,7 @@ class MoE:
     def coords(self) -> dict[str, list]:
         """ArviZ coordinates of the parameters' dims."""
         sizes = {dim: size for f in self.fields.values() for dim, size in zip(f.dims, f.shape, strict=True)}
-        named = {"class": self.classes, "feature": self.feature_names}
+        named = {"class": self.classes, "feature": self.feature_names, "feature_bis": self.feature_names}
         return {dim: list(named.get(dim) or range(size))[:size] for dim, size in sizes.items()}
 
     def params(self, **values: object) -> dict[str, np.ndarray]:
@@ -130,7 +153,7 @@ class MoE:
         ----------
         x : array-like, shape (n, d), or Covariates
         y : array-like, shape (n,)
-            Labels among ``classes``.
+            Labels among ``classes``, or real responses; (n, responses) if there are several.
         weights : array-like, shape (n,), optional
             How often each observation counts.
 
@@ -146,71 +169,37 @@ class MoE:
         covariates = x if isinstance(x, Covariates) else self.prepare(x)
         if covariates.x.shape[0] != self.gate.features:
             raise ValueError(f"x must have {self.gate.features} features, got {covariates.x.shape[0]}.")
-        codes = encode_labels(y, self.classes, covariates.n)
+        codes = self.check_y(y, covariates.n)
         checked = check_weights(weights, covariates.n)
         return jax.tree.map(np.asarray, self.condition(covariates, codes, checked))
 
-    def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
-        """Pair covariates with class positions (pure JAX)."""
-        y = (jnp.arange(self.experts[0].classes)[:, None] == codes).astype(jnp.result_type(covariates.x))
-        frozen = covariates.frozen
-        if frozen is not None:
-            frozen = jnp.take_along_axis(frozen, jnp.asarray(codes)[None], axis=0)[0]
-        return Observations(covariates.x, y, frozen, weights)
-
-    # The likelihood, for code ------------------------------------------------------------------------------
-
-    def log_joint(self, params: Params, data: Observations) -> Array:
-        """Log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it."""
-        scores, densities = self._terms(params, data)
-        normaliser = logsumexp(scores)
-        return jnp.stack([s + f - normaliser for s, f in zip(scores, densities, strict=True)])
-
-    def log_densities(self, params: Params, data: Observations) -> Array:
-        """Log p(y | x) of each observation, shape (n,): logsumexp of :meth:`log_joint`, normalised once."""
-        scores, densities = self._terms(params, data)
-        return log_mean_exp(densities, scores)
-
-    def _terms(self, params: Params, data: Observations) -> tuple[Sequence[Array], list[Array]]:
-        """Rows of gate scores and of log p(y | x, component i), one for each component."""
-        densities = [row for expert in self.experts for row in expert.log_density(params, data)]
-        return self.gate.scores(params, data.x), densities
-
-    def log_likelihood(self, params: Params, data: Observations) -> Array:
-        """Weighted sum of the log density over the observations, a scalar; differentiable in ``params``."""
-        return _log_likelihood(params, self, data)
-
-    def log_weights(self, params: Params, x: Array) -> Array:
-        """Log p(component i | x), shape (experts, n)."""
-        scores = self.gate.scores(params, x)
-        return jnp.stack(scores) - logsumexp(scores)
-
-    def log_class_probabilities(self, params: Params, covariates: Covariates) -> Array:
-        """Log p(y = s | x), shape (classes, n)."""
-        per_expert = [expert.log_probabilities(params, covariates) for expert in self.experts]
-        return logsumexp(list(self.log_weights(params, covariates.x)[:, None] + jnp.concatenate(per_expert)))
-
-    def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
-        """Simulate class positions: first the gate, then the chosen expert; shape (n,)."""
-        gate_key, expert_key = jax.random.split(rng_key)
-        chosen = jax.random.categorical(gate_key, jnp.stack(self.gate.scores(params, covariates.x)), axis=0)
-        per_expert = jnp.concatenate([e.log_probabilities(params, covariates) for e in self.experts])
-        logits = jnp.take_along_axis(per_expert, chosen[None, None], axis=0)[0]
-        return jax.random.categorical(expert_key, logits, axis=0)
+    def check_y(self, y: object, n: int | None = None) -> np.ndarray:
+        """Check responses: labels become class positions, real numbers stay."""
+        return check_response(y, self.experts[-1].responses, n) if self.real else encode_labels(y, self.classes, n)
 
     # The likelihood, for people ----------------------------------------------------------------------------
 
     @float64
     def log_density(self, params: Params, x: object, y: object) -> np.ndarray:
-        """Log p(y | x), shape (n,).
+        """Log p(y | x), shape (n,); log p(x, y) with a generative gate: what the likelihood sums.
 
         Parameters
         ----------
         params : dict of str to array
-        x : array-like, shape (n, d)
-        y : array-like, shape (n,)
+        x, y : array-like, shapes (n, d) and (n,)
         """
         return np.asarray(_log_densities(self, self.params(**params), self.observe(x, y)))
+
+    @float64
+    def conditional_log_density(self, params: Params, x: object, y: object) -> np.ndarray:
+        """Log p(y | x), shape (n,), whatever the gate.
+
+        Parameters
+        ----------
+        params : dict of str to array
+        x, y : array-like, shapes (n, d) and (n,)
+        """
+        return np.asarray(_log_conditional(self, self.params(**params), self.observe(x, y)))
 
     @float64
     def responsibilities(self, params: Params, x: object, y: object) -> np.ndarray:
@@ -221,12 +210,40 @@ class MoE:
     @float64
     def class_probabilities(self, params: Params, x: object) -> np.ndarray:
         """p(y = s | x), shape (n, classes)."""
-        covariates = self.prepare(x)
-        return np.exp(np.asarray(_log_class_probabilities(self, self.params(**params), covariates).T))
+        return np.exp(np.asarray(_log_class_probabilities(self, self.params(**params), self.prepare(x)).T))
+
+    @float64
+    def memberships(self, params: Params, x: object) -> np.ndarray:
+        """p(component i | x), shape (n, experts)."""
+        return np.exp(np.asarray(_log_memberships(self, self.params(**params), jnp.asarray(self.prepare(x).x))).T)
+
+    @float64
+    def predict(self, params: Params, x: object) -> Prediction:
+        """Mean and standard deviation of real responses at x, and the experts' memberships.
+
+        Parameters
+        ----------
+        params : dict of str to array
+        x : array-like, shape (n, d)
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        ValueError
+            For a model of classes.
+        """
+        if not self.real:
+            raise ValueError("this model's responses are classes: use class_probabilities.")
+        mean, sd, log_weights = _predict_moments(self, self.params(**params), self.prepare(x))
+        flat = (np.asarray(m[0] if len(m) == 1 else m.T) for m in (mean, sd))
+        return Prediction(*flat, np.exp(np.asarray(log_weights).T))
 
     @float64
     def simulate(self, rng_key: Array | int, params: Params, x: object) -> np.ndarray:
-        """Draw labels from the model, shape (n,).
+        """Draw labels or responses at x from the model, shape (n,), or (n, responses) if there are several.
 
         Parameters
         ----------
@@ -234,30 +251,34 @@ class MoE:
         params : dict of str to array
         x : array-like, shape (n, d)
         """
-        codes = _draw(self, as_key(rng_key), self.params(**params), self.prepare(x))
-        return _label_array(self.classes)[np.asarray(codes)]
+        drawn = np.asarray(_draw(self, as_key(rng_key), self.params(**params), self.prepare(x)))
+        return drawn if self.real else label_array(self.classes)[drawn]
 
+    @float64
+    def simulate_joint(self, rng_key: Array | int, params: Params, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw covariates from a generative gate, then responses at them.
 
-def _log_likelihood_of_block(params: Params, moe: MoE, data: Observations) -> Array:
-    log_densities = moe.log_densities(params, data)
-    return jnp.sum(log_densities if data.weights is None else data.weights * log_densities)
+        Parameters
+        ----------
+        rng_key : JAX key or int
+        params : dict of str to array
+        n : int
 
+        Returns
+        -------
+        x, y : ndarray, shapes (n, d) and (n,)
 
-@jax.custom_jvp
-def _log_likelihood(params: Params, moe: MoE, data: Observations) -> Array:
-    return blocks.total(lambda block: _log_likelihood_of_block(params, moe, block), data)
-
-
-@_log_likelihood.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """Value and gradient block by block, in one pass; the data have no derivatives."""
-    params, moe, data = primals
-    value, gradient = blocks.total(lambda block: _value_and_grad(params, moe, block), data)
-    products = jax.tree.map(lambda g, rate: jnp.sum(g * rate), gradient, tangents[0])
-    return value, sum(jax.tree.leaves(products))
-
-
-_value_and_grad = jax.value_and_grad(_log_likelihood_of_block)
+        Raises
+        ------
+        ValueError
+            If the gate does not model x.
+        """
+        if not self.gate.generative:
+            raise ValueError("this model's gate says nothing about x: use simulate(rng_key, params, x).")
+        x_key, y_key = jax.random.split(as_key(rng_key))
+        values = jax.tree.map(jnp.asarray, self.params(**params))
+        x = np.asarray(self.gate.draw_x(x_key, values, n)).T
+        return x, self.simulate(y_key, params, x)
 
 
 def as_key(rng_key: Array | int) -> Array:
@@ -269,17 +290,11 @@ def as_key(rng_key: Array | int) -> Array:
     raise ValueError(f"rng_key must be a JAX key or an int, got {rng_key!r}. Pass rng_key=0, for instance.")
 
 
-def _label_array(classes: tuple[Hashable, ...]) -> np.ndarray:
-    plain = np.asarray(classes) if len({type(label) for label in classes}) == 1 else None
-    if plain is not None and plain.ndim == 1:
-        return plain
-    array = np.empty(len(classes), dtype=object)
-    array[:] = classes
-    return array
-
-
 # Compiled once for each model structure and shape; the model is an argument, never a closure.
 _log_joint = jax.jit(MoE.log_joint)
 _log_densities = jax.jit(MoE.log_densities)
 _log_class_probabilities = jax.jit(MoE.log_class_probabilities)
 _draw = jax.jit(MoE.draw)
+_log_conditional = jax.jit(MoE.log_conditional)
+_log_memberships = jax.jit(MoE.log_memberships)
+_predict_moments = jax.jit(MoE.predict_moments)

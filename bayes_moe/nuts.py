@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
 from bayes_moe import datatree, sampler
-from bayes_moe.data import Covariates, Observations, encode_labels, float64
+from bayes_moe.data import Covariates, Observations, float64
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
@@ -24,7 +24,9 @@ from bayes_moe.sampler import Settings
 
 
 class Mixture(Distribution):
-    """A mixture of experts as a NumPyro distribution over class positions 0, ..., K - 1.
+    """A mixture of experts as a NumPyro distribution over class positions 0, ..., K - 1, or over real responses.
+
+    With a generative gate ``log_prob`` is log p(x, y), and ``sample`` draws y at the given x.
 
     Parameters
     ----------
@@ -49,22 +51,26 @@ class Mixture(Distribution):
         self.moe = moe
         self.params = params
         self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        super().__init__(batch_shape=(self.covariates.n,), validate_args=validate_args)
+        several = (moe.experts[-1].responses,) if moe.real and moe.experts[-1].responses > 1 else ()
+        super().__init__(batch_shape=(self.covariates.n,), event_shape=several, validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @constraints.dependent_property
     def support(self) -> constraints.Constraint:
-        """Class positions."""
+        """Class positions, or the real line, or space."""
+        if self.moe.real:
+            return constraints.real_vector if self.event_shape else constraints.real
         return constraints.integer_interval(0, self.moe.experts[0].classes - 1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw class positions, shape sample_shape + (n,)."""
+        """Draw class positions or responses, shape sample_shape + (n,) + event_shape."""
         keys = jax.random.split(key, int(np.prod(sample_shape)))
         draws = jax.vmap(lambda k: self.moe.draw(k, self.params, self.covariates))(keys)
-        return draws.reshape(*sample_shape, self.covariates.n)
+        return draws.reshape(*sample_shape, self.covariates.n, *self.event_shape)
 
     def log_prob(self, value: Array) -> Array:
-        """Log p(y | x) at class positions ``value``, shape sample_shape + (n,)."""
-        return jnp.vectorize(self._log_density, signature="(n)->(n)")(value)
+        """Log p(y | x) at class positions or responses ``value``, shape sample_shape + (n,)."""
+        signature = "(n,q)->(n)" if self.event_shape else "(n)->(n)"
+        return jnp.vectorize(self._log_density, signature=signature)(value)
 
     def _log_density(self, codes: Array) -> Array:
         data = self.moe.condition(self.covariates, codes)
@@ -138,7 +144,7 @@ def sample(
     x : array-like, shape (n, d)
         Passed on as it is to a model of your own (any pytree of arrays).
     y : array-like, shape (n,)
-        Labels; for a model of your own, what its observed site takes.
+        Labels or responses; for a model of your own, what its observed site takes.
     rng_key : JAX key or int
     prior : mapping of str to Distribution or callable, optional
         Merged over :data:`bayes_moe.priors.DEFAULTS`.
@@ -197,7 +203,7 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
     """Return what NUTS moves on and what evaluates its draws: NumPyro models with their arguments as arrays."""
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        codes, shaped = encode_labels(y, moe.classes, covariates.n), resolve(moe, prior)
+        codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
         args = sampler.as_arrays(((moe, shaped, covariates), codes))
         summed = sampler.as_arrays(((moe, shaped, moe.condition(covariates, codes)),))
         return summed_model, summed, posterior_model, args

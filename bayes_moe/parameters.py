@@ -35,11 +35,14 @@ class Field:
         A name for each axis, as ArviZ shows it.
     support : numpyro constraint
         Where it lives; ``biject_to(support)`` maps it to and from the free vector.
+    score : bool
+        Whether it enters a logistic score, which saturates: far out, the likelihood is then flat in it.
     """
 
     shape: tuple[int, ...]
     dims: tuple[str, ...]
     support: Constraint = field(default_factory=lambda: constraints.real)
+    score: bool = True
 
     @property
     def free_shape(self) -> tuple[int, ...]:
@@ -56,12 +59,26 @@ def size(fields: Fields) -> int:
 
 
 def labels(fields: Fields) -> list[str]:
-    """Name every coordinate of the free vector: ``["tau[0]", "beta[0,0]", ...]``."""
-    return [
-        f"{name}[{','.join(map(str, index))}]"
-        for name, field in fields.items()
-        for index in np.ndindex(field.free_shape)
-    ]
+    """Name every coordinate of the free vector.
+
+    ``tau[0]`` is the number itself. For constrained parameters: ``log nu[0]`` is a logarithm; ``Gamma[0,L(1,0)]``
+    an entry of the Cholesky factor of ``Gamma[0]`` and ``Gamma[0,log L(0,0)]`` the logarithm of one on its diagonal;
+    ``pi[stick 0]`` the logit of the share of ``pi[0]`` in what is left, zero where the shares are equal.
+    """
+    return [label for name, field in fields.items() for label in _labels(name, field)]
+
+
+def _labels(name: str, field: Field) -> list[str]:
+    entries = list(np.ndindex(field.free_shape))
+    batch = [",".join(map(str, index[:-1])) + "," if index[:-1] else "" for index in entries]
+    if field.support is constraints.simplex:
+        return [f"{name}[{before}stick {index[-1]}]" for before, index in zip(batch, entries, strict=True)]
+    if field.support is constraints.positive_definite:
+        size = field.shape[-1]
+        inner = [f"L({i},{j})" for i in range(size) for j in range(i)] + [f"log L({i},{i})" for i in range(size)]
+        return [f"{name}[{before}{inner[index[-1]]}]" for before, index in zip(batch, entries, strict=True)]
+    sign = "log " if field.support is constraints.positive else ""
+    return [f"{sign}{name}[{','.join(map(str, index))}]" for index in entries]
 
 
 def blocks(fields: Fields) -> dict[str, slice]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, constraints
 
 from bayes_moe.data import float64
 from bayes_moe.moe import MoE
@@ -20,11 +20,39 @@ from bayes_moe.parameters import Field
 
 Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
 
-DEFAULTS: dict[str, tuple[type[Distribution], tuple[float, ...]]] = {
+SCALE = 0.1  # of prior variances, for x and y of unit scale
+SPARSE = 0.5  # below half the number of an expert's parameters, so that spare experts empty
+
+DEFAULTS: dict[str, tuple[type[Distribution], tuple[float, ...]] | Callable[[MoE], Distribution]] = {
     "tau": (dist.Normal, (0.0, 2.0)),
     "beta": (dist.Normal, (0.0, 2.0)),
     "eta": (dist.Normal, (0.0, 2.0)),
+    "pi": lambda moe: dist.Dirichlet(np.full(moe.fields["pi"].shape, SPARSE)),
+    "c": (dist.Normal, (0.0, 2.0)),
+    "Gamma": lambda moe: covariance(moe.fields["Gamma"]),
+    "a": (dist.Normal, (0.0, 2.0)),
+    "b": (dist.Normal, (0.0, 2.0)),
+    "nu": lambda moe: covariance(moe.fields["nu"]),
 }
+
+
+def covariance(field: Field) -> Distribution:
+    """Inverse Wishart with d + 2 degrees of freedom and scale SCALE x I; for variances its d = 1, an inverse gamma.
+
+    It keeps variances from vanishing, where the likelihood has no bound.
+
+    Parameters
+    ----------
+    field : Field
+        The covariances' field.
+
+    References
+    ----------
+    Rousseau and Mengersen (2011), for the Dirichlet prior beside it; Frühwirth-Schnatter (2006), ch. 6.
+    """
+    if field.support is not constraints.positive_definite:
+        return dist.InverseGamma(1.5, SCALE / 2)
+    return dist.InverseWishart(field.shape[-1] + 2.0, scale_tril=np.sqrt(SCALE) * np.eye(field.shape[-1]))
 
 
 @float64
@@ -59,11 +87,11 @@ def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
     }
 
 
-def _default(name: str) -> Distribution:
+def _default(name: str) -> Distribution | Callable[[MoE], Distribution]:
     if name not in DEFAULTS:
         raise ValueError(f"prior: {name} has no default; give one.")
-    family, arguments = DEFAULTS[name]
-    return family(*arguments)
+    default = DEFAULTS[name]
+    return default if callable(default) else default[0](*default[1])
 
 
 def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from numpyro.distributions import constraints
 
 from bayes_moe import parameters
 from bayes_moe.experts import Multinomial, linear
@@ -14,6 +15,7 @@ from mle.separation import direction
 from mle.starts import coordinate_scale
 
 LARGE = 12.0  # |coefficient| x size of its covariate beyond which a logistic score is saturated
+ROUNDING = 1e-6  # by which a variance may seem to exceed the floor that holds it
 FAR = 1e4  # how far out a direction is followed, in units of the largest covariates
 
 
@@ -55,21 +57,36 @@ def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
     scale = coordinate_scale(objective.moe, np.asarray(objective.data.x))
     gradient = projected_gradient(objective, free) * objective.total
     observed = -objective.hessian(free)
+    score = np.concatenate([np.full(np.prod(f.free_shape, dtype=int), f.score) for f in objective.moe.fields.values()])
+    own = np.sqrt(np.maximum(np.diag(observed) / objective.total, 0.0))
+    scale = np.where(score | ~(own > 0), scale, own)
+    floored = _floored(objective, free)
     scaled = observed / np.outer(scale, scale) / objective.total
     held = bounded = np.zeros(len(free), dtype=bool)
     if objective.bounds is not None:
         bounded = np.isfinite(np.where(free > 0, objective.bounds[:, 1], objective.bounds[:, 0]))
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
-    pressed = held & (gradient == 0)  # a bound holds them back; others may leave it
-    large = (_sizes(objective, free * scale) > LARGE) & ~bounded
+    pressed = floored | (held & (gradient == 0))  # a bound holds them back; others may leave it
+    large = (_sizes(objective, free * scale) > LARGE) & ~bounded & score
     return Certificate(
         _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
         np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
         sum(start.log_likelihood >= starts[0].log_likelihood - REPLICATED for start in starts),
-        tuple(map(str, names[held])),
+        tuple(map(str, names[held | floored])),
         tuple(map(str, names[large])),
         _separated_components(objective, free) if large.any() else (),
     )
+
+
+def _floored(objective: Objective, free: np.ndarray) -> np.ndarray:
+    """Which free coordinates belong to a variance that a floor holds up."""
+    params, out = parameters.unflatten(objective.moe.fields, free), np.zeros(len(free), dtype=bool)
+    for name, floor in objective.floors:
+        field, value = objective.moe.fields[name], np.asarray(params[name])
+        matrix = field.support is constraints.positive_definite
+        low = (np.linalg.eigvalsh(value)[:, :1] if matrix else value) <= floor * (1 + ROUNDING)
+        out[parameters.blocks(objective.moe.fields)[name]] = np.broadcast_to(low, field.free_shape).ravel()
+    return out
 
 
 def _sizes(objective: Objective, scaled: np.ndarray) -> np.ndarray:
@@ -81,7 +98,7 @@ def _sizes(objective: Objective, scaled: np.ndarray) -> np.ndarray:
     seen = vectors[:, values > 1e-12 * max(values[-1], 1e-300)]
     sizes = np.abs(scaled)
     for name, where in parameters.blocks(objective.moe.fields).items():
-        if objective.moe.fields[name].dims[-1:] == ("feature",):
+        if objective.moe.fields[name].score and objective.moe.fields[name].dims[-1:] == ("feature",):
             rows = scaled[where].reshape(-1, len(x))
             sizes[where] = np.abs(rows @ seen @ seen.T).ravel()
     return sizes

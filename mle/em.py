@@ -17,7 +17,7 @@ from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
 from mle.m_steps import maximise_expected
-from mle.objective import Bounds, Objective, box
+from mle.objective import Bounds, Objective, box, check_floors
 
 ROUNDING = 1e-12  # share of the log likelihood by which it may seem to fall at its maximum
 MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
@@ -31,8 +31,9 @@ def fit(
     *,
     n_init: int = 8,
     random_state: int | np.random.Generator | None = None,
-    init: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
+    init: str | Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     bounds: Bounds | None = None,
+    floors: Mapping[str, float] | None = None,
     max_iter: int = 2000,
     tol: float = 1e-6,
     weights: object | None = None,
@@ -49,10 +50,14 @@ def fit(
         Random starts; all are kept in ``Fit.starts``.
     random_state : int or Generator
         Needed unless ``init`` is given.
-    init : mapping or sequence of mappings, optional
-        Parameter values to start from instead.
+    init : mapping, sequence of mappings, or str, optional
+        Parameter values to start from instead; or, for a Gaussian gate, a kind of random start: see
+        :func:`mle.responsibilities.draw`.
     bounds : mapping of str to (low, high), optional
         The compact parameter space of the theory, by parameter name.
+    floors : mapping of str to float, optional
+        Least values of variances (for a covariance matrix, of its eigenvalues), by parameter name, as in
+        ``{"nu": 1e-6}``. None by default; those that act are named in the fit's certificate.
     max_iter : int
         EM steps for each start.
     tol : float
@@ -80,7 +85,9 @@ def fit(
     >>> fit = em.fit(moe, x, y, n_init=8, random_state=0)
     >>> print(fit)
     """
-    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
+    objective = Objective(
+        moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
+    )
     starts = starting.draw(objective, n_init, random_state, init)
     climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts)
     return finish(objective, climbed, "em")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.distributions import constraints
 from scipy import optimize
 
 from bayes_moe import parameters
@@ -46,11 +48,14 @@ class Objective:
     data : Observations
     bounds : array, shape (P, 2), or None
         Box for the free vector.
+    floors : tuple of (name, float)
+        Least values of variances, by parameter name, for closed-form M-steps.
     """
 
     moe: MoE
     data: Observations
     bounds: np.ndarray | None = None
+    floors: tuple[tuple[str, float], ...] = ()
     _executables: dict[Callable, Callable] = field(default_factory=dict, repr=False)
 
     @property
@@ -108,6 +113,23 @@ def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
             raise ValueError(f"bounds: {name} must be a pair (low, high) with low < high, got {interval!r}.")
         out[where[name]] = low, high
     return out
+
+
+def check_floors(moe: MoE, floors: Mapping[str, float] | None) -> tuple[tuple[str, float], ...]:
+    """Check floors of variances by name.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no variance, or a floor that is not positive.
+    """
+    variances = [n for n, f in moe.fields.items() if f.support in (constraints.positive, constraints.positive_definite)]
+    for name, floor in (floors or {}).items():
+        if name not in variances:
+            raise ValueError(f"floors: {name!r} is no variance. This model's are: {', '.join(variances) or 'none'}.")
+        if not isinstance(floor, Real) or not 0 < floor < np.inf:
+            raise ValueError(f"floors: {name} must be a positive number, got {floor!r}.")
+    return tuple((name, float(floor)) for name, floor in (floors or {}).items())
 
 
 def maximise(

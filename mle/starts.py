@@ -9,7 +9,9 @@ from threadpoolctl import threadpool_limits
 
 from bayes_moe import parameters
 from bayes_moe.moe import MoE
+from mle import responsibilities
 from mle.fit import Start
+from mle.m_steps import Collapse, closed
 from mle.objective import Objective
 
 NEAR_ZERO = 0.1  # spread of the first random start; the others have spread 1
@@ -19,7 +21,7 @@ def draw(
     objective: Objective,
     n_init: int,
     random_state: int | np.random.Generator | None,
-    init: Mapping[str, object] | Sequence[Mapping[str, object]] | None,
+    init: str | Mapping[str, object] | Sequence[Mapping[str, object]] | None,
 ) -> np.ndarray:
     """Return free vectors to start from.
 
@@ -27,11 +29,12 @@ def draw(
     ----------
     objective : Objective
     n_init : int
-        How many random starts: normal, scaled by the root mean square of each covariate, the first near zero.
+        How many random starts: normal, scaled by the root mean square of each covariate, the first near zero; for a
+        model whose M-steps are closed forms, from responsibilities (:mod:`mle.responsibilities`).
     random_state : int or Generator
         Needed for random starts.
-    init : mapping or sequence of mappings, optional
-        Parameter values to start from instead.
+    init : mapping or sequence of mappings, or str, optional
+        Parameter values to start from instead; or the kind of responsibilities.
 
     Returns
     -------
@@ -43,7 +46,7 @@ def draw(
         If neither ``init`` nor ``random_state`` is given, or values do not fit.
     """
     moe = objective.moe
-    if init is not None:
+    if init is not None and not isinstance(init, str):
         given = [init] if isinstance(init, Mapping) else list(init)
         starts = np.array([parameters.flatten(moe.fields, moe.params(**values)) for values in given])
     else:
@@ -51,9 +54,15 @@ def draw(
             raise ValueError(f"n_init must be an integer of at least 1, got {n_init!r}.")
         if random_state is None:
             raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
-        spread = np.where(np.arange(n_init) == 0, NEAR_ZERO, 1.0)[:, None]
-        normal = np.random.default_rng(random_state).normal(size=(n_init, parameters.size(moe.fields)))
-        starts = spread * normal / coordinate_scale(moe, np.asarray(objective.data.x))
+        rng = np.random.default_rng(random_state)
+        if closed(moe):
+            starts = responsibilities.draw(objective, n_init, rng, init)
+        elif init is not None:
+            raise ValueError(f"init must be parameter values for this model, got {init!r}.")
+        else:
+            spread = np.where(np.arange(n_init) == 0, NEAR_ZERO, 1.0)[:, None]
+            normal = rng.normal(size=(n_init, parameters.size(moe.fields)))
+            starts = spread * normal / coordinate_scale(moe, np.asarray(objective.data.x))
     return starts if objective.bounds is None else np.clip(starts, *objective.bounds.T)
 
 
@@ -62,7 +71,7 @@ def coordinate_scale(moe: MoE, x: np.ndarray) -> np.ndarray:
     rms = np.sqrt((x**2).mean(axis=1))
     rms = np.where(rms > 0, rms, 1.0)
     parts = [
-        np.broadcast_to(rms if field.dims[-1:] == ("feature",) else 1.0, field.free_shape).ravel()
+        np.broadcast_to(rms if field.score and field.dims[-1:] == ("feature",) else 1.0, field.free_shape).ravel()
         for field in moe.fields.values()
     ]
     return np.concatenate(parts)
@@ -81,7 +90,9 @@ def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[S
         results = [_climb_safely(climb, free).numbered(index) for index, free in enumerate(starts)]
     if all(start.log_likelihood == -np.inf for start in results):
         reasons = sorted({start.message for start in results})
-        raise ValueError(f"no start reached a finite log likelihood: {'; '.join(reasons)}. Check x, or give init.")
+        raise ValueError(
+            f"no start reached a finite log likelihood: {'; '.join(reasons)}. Check x and y, or give init."
+        )
     return tuple(sorted(results, key=lambda start: -start.log_likelihood))
 
 
@@ -89,6 +100,8 @@ def _climb_safely(climb: Callable[[np.ndarray], Start], free: np.ndarray) -> Sta
     try:
         with np.errstate(all="ignore"):  # line searches probe overflowing points
             start = climb(free)
+    except Collapse as collapse:
+        return Start(free, -np.inf, False, 0, str(collapse))
     except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:  # SciPy's trust region, met with NaN
         return Start(free, -np.inf, False, 0, f"the log likelihood or a derivative is not finite ({error})")
     return start if np.isfinite(start.log_likelihood) else start.failed("the log likelihood is not finite")

@@ -1,4 +1,4 @@
-"""Slow, obvious NumPy/SciPy versions of the contaminated mixture, one observation at a time.
+"""Slow, obvious NumPy/SciPy versions of the mixtures, one observation at a time: the contaminated one first.
 
 Nothing here imports JAX or bayes_moe. Covariates `x` are (n, d), labels `y` are integers 0..K-1, and tables
 of probabilities are (n, K). A parameter dict holds `tau` (a scalar), `beta` (d,), `eta` (K-1, d) or (K, d).
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax, logsumexp, ndtr
+from scipy.stats import multivariate_normal
 
 Params = dict[str, np.ndarray]
 
@@ -245,3 +246,35 @@ def em_step(model: Model, params: Params, x: np.ndarray, y: np.ndarray, weights:
     start, known = np.ravel(params["eta"]), (model, x, y, weights * share)
     expert = minimize(_expert_objective, start, known, "BFGS", _expert_gradient, options=options)
     return {"tau": gate.x[0], "beta": gate.x[1:], "eta": expert.x.reshape(model.shape)}
+
+
+# The Gaussian-gated mixture, as a Gaussian mixture in (x, y) -------------------------------------------------
+#
+# Atom i has weight pi_i, mean (c, A c + b) and covariance [[Gamma, Gamma A'], [A Gamma, nu + A Gamma A']].
+
+
+def joint_atoms(params: Params) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Return (weight, mean, covariance) of each expert, in (x, y); any form of Gamma, one response or several."""
+    atoms = []
+    for i, weight in enumerate(params["pi"]):
+        c, b = np.asarray(params["c"][i], float), np.atleast_1d(params["b"][i])
+        gamma, nu = np.asarray(params["Gamma"][i], float), np.atleast_2d(params["nu"][i])
+        gamma = gamma if gamma.ndim == 2 else np.eye(len(c)) * gamma
+        a = np.atleast_2d(params["a"][i])
+        covariance = np.block([[gamma, gamma @ a.T], [a @ gamma, nu + a @ gamma @ a.T]])
+        atoms.append((float(weight), np.concatenate([c, a @ c + b]), covariance))
+    return atoms
+
+
+def joint_log_densities(params: Params, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return log(pi_i N((x, y); mean_i, covariance_i)), an (n, experts) table."""
+    points = np.column_stack([x, y])
+    tables = [np.log(w) + multivariate_normal(mean, cov).logpdf(points) for w, mean, cov in joint_atoms(params)]
+    return np.column_stack(tables)
+
+
+def x_log_densities(params: Params, x: np.ndarray) -> np.ndarray:
+    """Return log(pi_i N(x; c_i, Gamma_i)), an (n, experts) table."""
+    d = x.shape[1]
+    atoms = joint_atoms(params)
+    return np.column_stack([np.log(w) + multivariate_normal(m[:d], s[:d, :d]).logpdf(x) for w, m, s in atoms])

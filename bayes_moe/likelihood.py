@@ -1,0 +1,122 @@
+"""The likelihood, for code: ``log_joint`` and what follows from it, pure JAX on prepared data."""
+
+from __future__ import annotations
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bayes_moe import blocks
+from bayes_moe.data import Covariates, Observations
+from bayes_moe.experts import Frozen, Multinomial, Normal
+from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.numerics import log_mean_exp, logsumexp
+from bayes_moe.parameters import Params
+
+
+class Likelihood(abc.ABC):
+    """What follows from a gate and experts; :class:`~bayes_moe.moe.MoE` holds them."""
+
+    gate: Softmax | Gaussian
+    experts: tuple[Frozen | Multinomial | Normal, ...]
+
+    @property
+    def real(self) -> bool:
+        """Whether the responses are real numbers rather than classes."""
+        return isinstance(self.experts[-1], Normal)
+
+    def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
+        """Pair covariates with class positions or real responses (pure JAX)."""
+        y = self.experts[-1].encode(jnp.asarray(codes)).astype(jnp.result_type(covariates.x))
+        frozen = covariates.frozen
+        if frozen is not None:
+            frozen = jnp.take_along_axis(frozen, jnp.asarray(codes)[None], axis=0)[0]
+        return Observations(covariates.x, y, frozen, weights)
+
+    def log_joint(self, params: Params, data: Observations) -> Array:
+        """Log p(component i | x) + log p(y | x, component i), shape (experts, n). All else follows from it.
+
+        With a generative gate, log p(component i, x) + log p(y | x, component i).
+        """
+        return self.log_weights(params, data.x) + jnp.stack(self._densities(params, data))
+
+    def log_weights(self, params: Params, x: Array) -> Array:
+        """Log p(component i | x), shape (experts, n); log p(component i, x) with a generative gate."""
+        scores = tuple(self.gate.scores(params, x))
+        return jnp.stack(scores) - (0.0 if self.gate.generative else logsumexp(scores))
+
+    def log_densities(self, params: Params, data: Observations) -> Array:
+        """Log p(y | x) of each observation, or log p(x, y) with a generative gate, shape (n,).
+
+        The logsumexp of :meth:`log_joint`, normalised once.
+        """
+        scores, densities = tuple(self.gate.scores(params, data.x)), self._densities(params, data)
+        if self.gate.generative:
+            return logsumexp([s + f for s, f in zip(scores, densities, strict=True)])
+        return log_mean_exp(densities, scores)
+
+    def log_conditional(self, params: Params, data: Observations) -> Array:
+        """Log p(y | x), shape (n,), whatever the gate."""
+        return log_mean_exp(self._densities(params, data), tuple(self.gate.scores(params, data.x)))
+
+    def _densities(self, params: Params, data: Observations) -> list[Array]:
+        """Log p(y | x, component i), a row for each component."""
+        return [row for expert in self.experts for row in expert.log_density(params, data)]
+
+    def log_likelihood(self, params: Params, data: Observations) -> Array:
+        """Weighted sum of the log density over the observations, a scalar; differentiable in ``params``."""
+        return _log_likelihood(params, self, data)
+
+    def log_memberships(self, params: Params, x: Array) -> Array:
+        """Log p(component i | x), shape (experts, n)."""
+        scores = tuple(self.gate.scores(params, x))
+        return jnp.stack(scores) - logsumexp(scores)
+
+    def log_class_probabilities(self, params: Params, covariates: Covariates) -> Array:
+        """Log p(y = s | x), shape (classes, n)."""
+        if self.real:
+            raise ValueError("this model's responses are real numbers: it has no class probabilities. Use predict.")
+        per_expert = [expert.log_probabilities(params, covariates) for expert in self.experts]
+        log_weights = self.log_memberships(params, covariates.x)
+        return logsumexp(list(log_weights[:, None] + jnp.concatenate(per_expert)))
+
+    def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
+        """Simulate class positions or real responses at x: first the gate, then the chosen expert; n rows."""
+        gate_key, expert_key = jax.random.split(rng_key)
+        log_weights = jnp.stack(tuple(self.gate.scores(params, covariates.x)))
+        chosen = jax.random.categorical(gate_key, log_weights, axis=0)
+        drawn = jnp.concatenate([expert.draw(expert_key, params, covariates) for expert in self.experts])
+        return drawn[chosen, jnp.arange(covariates.n)]
+
+    def predict_moments(self, params: Params, covariates: Covariates) -> tuple[Array, Array, Array]:
+        """Mean and standard deviation of y at x, (responses, n), and log p(component i | x), (experts, n)."""
+        log_weights = self.log_memberships(params, covariates.x)
+        share = jnp.exp(log_weights)[:, None]
+        parts = [expert.moments(params, covariates.x) for expert in self.experts]
+        means, variances = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+        mean = jnp.sum(share * means, axis=0)
+        return mean, jnp.sqrt(jnp.sum(share * (variances[..., None] + (means - mean) ** 2), axis=0)), log_weights
+
+
+def _log_likelihood_of_block(params: Params, moe: Likelihood, data: Observations) -> Array:
+    log_densities = moe.log_densities(params, data)
+    return jnp.sum(log_densities if data.weights is None else data.weights * log_densities)
+
+
+@jax.custom_jvp
+def _log_likelihood(params: Params, moe: Likelihood, data: Observations) -> Array:
+    return blocks.total(lambda block: _log_likelihood_of_block(params, moe, block), data)
+
+
+@_log_likelihood.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Value and gradient block by block, in one pass; the data have no derivatives."""
+    params, moe, data = primals
+    value, gradient = blocks.total(lambda block: _value_and_grad(params, moe, block), data)
+    products = jax.tree.map(lambda g, rate: jnp.sum(g * rate), gradient, tangents[0])
+    return value, sum(jax.tree.leaves(products))
+
+
+_value_and_grad = jax.value_and_grad(_log_likelihood_of_block)

@@ -1,0 +1,204 @@
+"""Losses between mixing measures: Voronoi losses of the Gaussian-gated mixture, and Wasserstein distances.
+
+A mixing measure puts mass pi_i on the atom theta_i = (c_i, Gamma_i, a_i, b_i, nu_i); two of them may have different
+numbers of atoms. All here is pure and vmappable over draws: ``jax.vmap(loss, (0, None))(draws, truth)``.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy import optimize, sparse
+
+from bayes_moe.data import float64
+from bayes_moe.parameters import Params
+
+RBAR = (1.0, 4.0, 6.0, 7.0)  # rbar(m), m = 1, 2, 3, 4 or more; from 4 on only rbar(m) >= 7 is known
+KINDS = ("I", "II", "corrected", "linear")
+TIES = ("all", "first")
+
+
+@float64
+def cells(params: Params, truth: Params, *, ties: str = "all") -> Array:
+    """Voronoi cells of the true atoms.
+
+    A_j = {i : |theta_i - theta0_j| <= |theta_i - theta0_l| for all l}, with Euclidean norms over (c, Gamma, a, b, nu),
+    every entry of a matrix counted.
+
+    Parameters
+    ----------
+    params, truth : dict of str to array
+        ``pi`` (k,) and ``c``, ``Gamma``, ``a``, ``b``, ``nu`` with k in front; k may differ between the two.
+    ties : "all" or "first"
+        An atom as near to two true atoms lies in both cells, as the definition has it, or in the first only, so that
+        the cells are a partition. Equality is exact.
+
+    Returns
+    -------
+    array of bool, shape (k0, k)
+        Whether atom i lies in cell j; a row may be empty.
+
+    Raises
+    ------
+    ValueError
+        For parameters that do not fit together.
+
+    References
+    ----------
+    arXiv:2305.07572.
+    """
+    if ties not in TIES:
+        raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}.")
+    _check(params, truth)
+    squared = sum(_squared(params[name], truth[name]) for name in _names(truth))
+    nearest = squared == jnp.min(squared, axis=0)
+    return nearest if ties == "all" else nearest & (jnp.cumsum(nearest, axis=0) == 1)
+
+
+@float64
+def pieces(
+    params: Params, truth: Params, *, kind: str = "corrected", ties: str = "all", rbar: tuple[float, ...] = RBAR
+) -> dict[str, Array]:
+    """Voronoi loss by cell and parameter.
+
+    With m = |A_j| and r = rbar(m), cell j contributes |sum_(A_j) pi_i - pi0_j| to ``pi``, and sum_(A_j) pi_i |D|^e to
+    every other parameter, D its distance to the true atom and e = 1 where m = 1. Where m > 1,
+
+    =========== ======== ============== ============================
+    kind        c, b     Gamma, nu      a
+    =========== ======== ============== ============================
+    I           r        r / 2          2
+    II          r        r / 2          r / 2 if c0_j = 0, else 2
+    corrected   r        r / 2          r / 2
+    linear      1        1              1
+    =========== ======== ============== ============================
+
+    I and II are published. For m = 3 their exponent of a is too small: total variation falls faster than the loss (see
+    :func:`bayes_moe.solvability.counterexample`); for m = 2 all agree. "linear" gives the plain errors, for rates.
+
+    Parameters
+    ----------
+    params, truth, ties
+        As in :func:`cells`.
+    kind : "I", "II", "corrected" or "linear"
+    rbar : tuple of float
+        rbar(m) for m = 1, 2, ...; the last counts from there on.
+
+    Returns
+    -------
+    dict of str to array, shape (k0,)
+        One entry for each parameter, and ``occupancy``, the number of atoms in the cell.
+
+    References
+    ----------
+    arXiv:2305.07572, the losses of Types I and II.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    inside = cells(params, truth, ties=ties)
+    weights = inside * jnp.asarray(params["pi"])
+    occupancy = jnp.sum(inside, axis=1)
+    r = jnp.asarray(rbar)[jnp.clip(occupancy, 1, len(rbar)) - 1]
+    out = {"pi": jnp.abs(jnp.sum(weights, axis=1) - jnp.asarray(truth["pi"]))}
+    for name in _names(truth):
+        power = _exponent(name, kind, r, jnp.asarray(truth["c"]))
+        power = jnp.where(occupancy > 1, power, 1.0)[:, None]
+        out[name] = jnp.sum(weights * jnp.sqrt(_squared(params[name], truth[name])) ** power, axis=1)
+    return out | {"occupancy": occupancy}
+
+
+@float64
+def voronoi(
+    params: Params, truth: Params, *, kind: str = "corrected", ties: str = "all", rbar: tuple[float, ...] = RBAR
+) -> Array:
+    """Voronoi loss: the sum of its :func:`pieces` over cells and parameters, a scalar."""
+    parts = pieces(params, truth, kind=kind, ties=ties, rbar=rbar)
+    return sum(jnp.sum(value) for name, value in parts.items() if name != "occupancy")
+
+
+def _exponent(name: str, kind: str, r: Array, locations: Array) -> Array:
+    if kind == "linear":
+        return jnp.ones_like(r)
+    if name in ("c", "b"):
+        return r
+    if name in ("Gamma", "nu") or kind == "corrected":
+        return r / 2
+    if kind == "I":
+        return jnp.full_like(r, 2.0)
+    return jnp.where(jnp.all(locations == 0, axis=1), r / 2, 2.0)
+
+
+@float64
+def wasserstein(params: Params, truth: Params, *, order: float = 1.0) -> Array:
+    """Wasserstein distance between mixing measures.
+
+    W_r(G, G0) = (min_q sum_ij q_ij |theta_i - theta0_j|^r)^(1/r), over couplings q of pi and pi0; exact, by linear
+    programming.
+
+    Parameters
+    ----------
+    params, truth : dict of str to array
+        As in :func:`cells`.
+    order : float
+        r, at least 1.
+
+    Returns
+    -------
+    array
+        A scalar. Under ``vmap`` all draws are solved in one sparse programme; it has no derivatives.
+
+    References
+    ----------
+    Nguyen (2013); Ho and Nguyen (2016).
+    """
+    if not order >= 1:
+        raise ValueError(f"order must be at least 1, got {order!r}.")
+    _check(params, truth)
+    cost = jnp.sqrt(sum(_squared(params[name], truth[name]) for name in _names(truth))) ** order  # (k0, k)
+    result = jax.ShapeDtypeStruct((), cost.dtype)
+    sides = jnp.asarray(truth["pi"]), jnp.asarray(params["pi"])
+    total = jax.pure_callback(_transport, result, cost, *sides, vmap_method="broadcast_all")
+    return total ** (1 / order)
+
+
+def _transport(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Least costs of moving ``rows`` to ``columns``, for any leading axes, in one block-diagonal programme."""
+    cost, rows, columns = np.asarray(cost), np.asarray(rows), np.asarray(columns)
+    batch, (m, k) = cost.shape[:-2], cost.shape[-2:]
+    count = int(np.prod(batch))
+    block = sparse.vstack([sparse.kron(sparse.eye(m), np.ones((1, k))), sparse.kron(np.ones((1, m)), sparse.eye(k))])
+    block = block.tocsr()[:-1]  # the last column sum follows from the others
+    margins = np.concatenate([rows / rows.sum(-1, keepdims=True), columns / columns.sum(-1, keepdims=True)], axis=-1)
+    margins = margins.reshape(count, m + k)[:, :-1]
+    flat = cost.reshape(count, m * k)
+    size = np.maximum(flat.max(axis=1, keepdims=True), 1e-300)  # costs of order one, whatever their units
+    equations = sparse.kron(sparse.eye(count), block, format="csr")
+    solution = optimize.linprog((flat / size).ravel(), A_eq=equations, b_eq=margins.ravel(), method="highs")
+    if solution.status != 0:
+        return np.full(batch, np.nan)
+    return (solution.x.reshape(flat.shape) * flat).sum(axis=1).reshape(batch)
+
+
+def _names(truth: Params) -> list[str]:
+    return [name for name in truth if name != "pi"]
+
+
+def _squared(values: Array, true_values: Array) -> Array:
+    """Squared distances between atoms in one parameter, (k0, k)."""
+    one, two = jnp.asarray(values), jnp.asarray(true_values)
+    one, two = one.reshape(len(one), -1), two.reshape(len(two), -1)
+    return jnp.sum((two[:, None] - one[None]) ** 2, axis=2)
+
+
+def _check(params: Params, truth: Params) -> None:
+    if set(params) != set(truth) or "pi" not in truth or "c" not in truth:
+        raise ValueError(f"params must hold what truth holds, {', '.join(truth)}; got {', '.join(params)}.")
+    for name in truth:
+        one, two = np.shape(params[name]), np.shape(truth[name])
+        if one[1:] != two[1:] or one[0] != np.shape(params["pi"])[0] or two[0] != np.shape(truth["pi"])[0]:
+            raise ValueError(
+                f"params: {name} must have shape (k, {', '.join(map(str, two[1:]))}) with k atoms, got {one}; "
+                f"the truth has {two}. For many draws use jax.vmap(loss, (0, None))."
+            )
