@@ -48,6 +48,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
 }
 
+BOUNDED = (jnp.tanh, jax.nn.sigmoid)  # by one in absolute value
+
 
 def activation_function(activation: str | Activation, name: str = "activation") -> Activation:
     """Look an activation up by name, or take any elementwise JAX function as it is."""
@@ -106,13 +108,15 @@ class Multinomial:
     def log_probabilities(self, params: Params, covariates: Covariates) -> Array:
         """Log f(s | x), shape (experts, classes, n)."""
         logits = self.logits(params, covariates.x)
-        normaliser = logsumexp(logits)
+        normaliser = logsumexp(logits, bounded=self.activation in BOUNDED)
         return jnp.stack([logit - normaliser for logit in logits], axis=1)
 
     def log_density(self, params: Params, data: Observations) -> Array:
         """Log f(y | x), shape (experts, n)."""
         logits = self.logits(params, data.x)
-        return sum(y * logit for y, logit in zip(data.y, logits, strict=True)) - logsumexp(logits)
+        return sum(y * logit for y, logit in zip(data.y, logits, strict=True)) - logsumexp(
+            logits, bounded=self.activation in BOUNDED
+        )
 
     def encode(self, y: Array) -> Array:
         """One-hot rows (classes, n) of class positions."""

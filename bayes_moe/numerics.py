@@ -59,27 +59,36 @@ def log(x: Array) -> Array:
 log.defjvp(lambda primals, tangents: (log(*primals), tangents[0] / primals[0]))
 
 
-@jax.custom_jvp
-def _scaled_sum(rows: tuple[Array, ...]) -> tuple[Array, Array, tuple[Array, ...]]:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _scaled_sum(rows: tuple[Array, ...], bounded: bool = False) -> tuple[Array, Array, tuple[Array, ...]]:
     """Top and total with sum_i exp(row_i) = exp(top) * total, and each row's share of the sum.
 
-    The total lies between 1 and the number of rows. Derivatives are booked on the top: the total's count as zero.
+    The total lies between 1 and the number of rows; where rows are bounded the top is zero, and nothing is subtracted.
+    Derivatives are booked on the top: the total's count as zero.
     """
-    if len(rows) == 2:  # one exponential does for both
+    if len(rows) == 2 and not bounded:  # one exponential does for both
         a, b = rows
         e = jnp.exp(-jnp.abs(jnp.where(a == b, 0.0, a - b)))
         total = 1.0 + e
-        return jnp.maximum(a, b), total, (jnp.where(a >= b, 1.0, e) / total, jnp.where(a >= b, e, 1.0) / total)
-    top = reduce(jnp.maximum, rows)
-    nothing = top == -jnp.inf
-    terms = [jnp.exp(row - jnp.where(nothing, 0.0, top)) for row in rows]
-    total = sum(terms) + nothing
-    return top, total, tuple(term / total for term in terms)
+        inverse = 1.0 / total
+        smaller = e * inverse
+        return jnp.maximum(a, b), total, (jnp.where(a >= b, inverse, smaller), jnp.where(a >= b, smaller, inverse))
+    if bounded:
+        terms = [jnp.exp(row) for row in rows]
+        total = sum(terms)
+        top = jnp.zeros_like(total)
+    else:
+        top = reduce(jnp.maximum, rows)
+        nothing = top == -jnp.inf
+        terms = [jnp.exp(row - jnp.where(nothing, 0.0, top)) for row in rows]
+        total = sum(terms) + nothing
+    inverse = 1.0 / total
+    return top, total, tuple(term * inverse for term in terms)
 
 
 @partial(_scaled_sum.defjvp, symbolic_zeros=True)
-def _(primals: tuple, tangents: tuple) -> tuple:
-    top, total, shares = _scaled_sum(*primals)
+def _(bounded: bool, primals: tuple, tangents: tuple) -> tuple:
+    top, total, shares = _scaled_sum(*primals, bounded)
     rates = tuple(None if isinstance(rate, SymbolicZero) else rate for rate in tangents[0])
     moving = [share * rate for share, rate in zip(shares, rates, strict=True) if rate is not None]
     mean = jnp.broadcast_to(sum(moving), total.shape)
@@ -87,15 +96,17 @@ def _(primals: tuple, tangents: tuple) -> tuple:
     return (top, total, shares), (mean, jnp.zeros_like(total), tuple(share_rates))
 
 
-def logsumexp(rows: Sequence[Array]) -> Array:
+def logsumexp(rows: Sequence[Array], *, bounded: bool = False) -> Array:
     """Logarithm of sum_i exp(row_i), elementwise over rows that broadcast together.
 
     Parameters
     ----------
     rows : sequence of array
         The terms; stacking them into one array first would cost a pass over memory.
+    bounded : bool
+        Promises |row_i| < 100, so that no exponential can overflow and none vanishes.
     """
-    top, total, _ = _scaled_sum(_broadcast(rows))
+    top, total, _ = _scaled_sum(tuple(rows), bounded)
     return top + log(lax.stop_gradient(total))
 
 
@@ -107,11 +118,6 @@ def log_mean_exp(values: Sequence[Array], scores: Sequence[Array]) -> Array:
     values, scores : sequence of array
         As many of each.
     """
-    top, total, _ = _scaled_sum(_broadcast([v + s for v, s in zip(values, scores, strict=True)]))
-    top_score, total_score, _ = _scaled_sum(_broadcast(scores))
+    top, total, _ = _scaled_sum(tuple(v + s for v, s in zip(values, scores, strict=True)))
+    top_score, total_score, _ = _scaled_sum(tuple(scores))
     return top - top_score + log(lax.stop_gradient(total / total_score))
-
-
-def _broadcast(rows: Sequence[Array]) -> tuple[Array, ...]:
-    shape = jnp.broadcast_shapes(*(jnp.shape(row) for row in rows))
-    return tuple(jnp.broadcast_to(row, shape) for row in rows)

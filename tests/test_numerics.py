@@ -79,6 +79,16 @@ def test_derivatives_of_every_order(point, experts):
         np.testing.assert_allclose(ours, theirs, atol=1e-14)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_bounded_rows_need_no_maximum(count):
+    rows = np.random.default_rng(0).uniform(-1, 1, (count, 50))
+    for bounded in (False, True):
+        ours = evaluate(lambda r, b=bounded: numerics.logsumexp(list(r), bounded=b), rows)
+        np.testing.assert_allclose(ours, special.logsumexp(rows, axis=0), rtol=1e-14, atol=1e-15)
+        slopes = evaluate(jax.vmap(jax.grad(lambda r, b=bounded: numerics.logsumexp(list(r), bounded=b))), rows.T)
+        np.testing.assert_allclose(slopes, special.softmax(rows.T, axis=1), rtol=1e-14)
+
+
 def test_a_constant_term_needs_no_derivative():
     slope = jax.grad(lambda z: numerics.logsumexp([z, jnp.zeros(()), jnp.ones(())]))(0.5)
     assert float(slope) == pytest.approx(special.softmax([0.5, 0.0, 1.0])[0], rel=1e-6)
