@@ -56,6 +56,16 @@ def compiled(function: Callable, *args: object) -> Callable:
     return future.result()
 
 
+@functools.cache
+def jitted(function: Callable) -> Callable:
+    """``jax.jit`` of a module-level function with our options: faster to call than :func:`compiled`, for short work.
+
+    Not for NumPyro models, which must be traced one at a time.
+    """
+    _use_cache_on_disk()
+    return jax.jit(function, compiler_options=_accepted_options())
+
+
 def ahead(*wanted: tuple) -> None:
     """Begin to compile, in other threads, what will be needed soon: tuples (function, *args) for :func:`compiled`."""
     x64 = jax.config.jax_enable_x64

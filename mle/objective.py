@@ -7,18 +7,17 @@ and shape, never one for each fit or each M-step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.distributions import constraints
 from scipy import optimize
 
 from bayes_moe import parameters
-from bayes_moe.compilation import compiled
+from bayes_moe.compilation import jitted
 from bayes_moe.data import Observations
 from bayes_moe.moe import MoE
 
@@ -56,7 +55,6 @@ class Objective:
     data: Observations
     bounds: np.ndarray | None = None
     floors: tuple[tuple[str, float], ...] = ()
-    _executables: dict[Callable, Callable] = field(default_factory=dict, repr=False)
 
     @property
     def total(self) -> float:
@@ -81,11 +79,8 @@ class Objective:
         return np.asarray(self.call(_scores, free))
 
     def call(self, function: Callable, free: np.ndarray, *more: Array) -> object:
-        """Run the executable of ``function(free, moe, data, *more)``, whose shapes stay the same for one function."""
-        args = (jnp.asarray(free), self.moe, self.data, *more)
-        if function not in self._executables:
-            self._executables[function] = compiled(function, *args)
-        return self._executables[function](*args)
+        """Run ``function(free, moe, data, *more)``, compiled once for each shape."""
+        return jitted(function)(free, self.moe, self.data, *more)
 
 
 def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
