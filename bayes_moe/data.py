@@ -111,7 +111,7 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
         raise ValueError(
             f"x must have the columns {list(names)} in that order, got {list(columns(x))}. Pass x[{list(names)}]."
         )
-    array = check_real("x", x)
+    array = check_real("x", x, order="F")  # its transpose is observation-last: one copy does for both
     if array.ndim != 2:
         raise ValueError(
             f"x must be two-dimensional, (n, {features}), got shape {array.shape}. "
@@ -125,8 +125,8 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
     return array
 
 
-def check_real(name: str, values: object) -> np.ndarray:
-    """Copy array-like input into a float64 array, refusing what is not real numbers.
+def check_real(name: str, values: object, order: str = "C") -> np.ndarray:
+    """Copy array-like input into a float64 array of this memory order, refusing what is not real numbers.
 
     Always a copy: later edits of the user's array must not reach the model.
     """
@@ -138,7 +138,7 @@ def check_real(name: str, values: object) -> np.ndarray:
         raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
     if raw.dtype.kind not in "fiub":
         raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}. Convert it to float first.")
-    return np.array(raw, dtype=np.float64, order="C")
+    return np.array(raw, dtype=np.float64, order=order)
 
 
 def _columns_as_floats(name: str, frame: object) -> np.ndarray:

@@ -48,6 +48,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": jax.nn.relu,
 }
 
+ROWS = 2**18  # observations that a frozen expert is evaluated on at once
 BOUNDED = (jnp.tanh, jax.nn.sigmoid)  # by one in absolute value
 
 
@@ -174,8 +175,12 @@ class Frozen:
 
         @float64
         def source(x: np.ndarray) -> np.ndarray:
+            out = np.empty((len(x), len(weights)))
             with jax.ensure_compile_time_eval():  # x is concrete even where the caller is being traced
-                return np.asarray(jax.nn.log_softmax(act(jnp.asarray(x) @ weights.T), axis=1))
+                for first in range(0, len(x), ROWS):  # many rows at once would need several times their memory
+                    rows = slice(first, first + ROWS)
+                    out[rows] = jax.nn.log_softmax(act(jnp.asarray(x[rows]) @ weights.T), axis=1)
+            return out
 
         return Frozen(len(weights), source, weights.shape[1])
 
