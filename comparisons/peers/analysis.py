@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import arviz_stats as azs
@@ -142,27 +142,38 @@ def _ratio(head: tuple[str, str, str], top: Sequence[float], bottom: Sequence[fl
 
 
 def _first(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]:
+    def rows(head: tuple[str, str, str], found: list[Outcome]) -> list[Row]:
+        return [
+            row(head, "call, compilation included", "s", _calls(found)),
+            row(head, "whole process, imports included", "s", [o.process for o in found]),
+        ]
+
+    def means(found: list[Outcome]) -> tuple[np.ndarray, np.ndarray]:
+        return moments(found[0].job.problems[0], np.concatenate([coordinates(o.arrays) for o in found]))
+
+    return _beside_ours(part, case, by_method, rows, means)
+
+
+def _beside_ours(
+    part: str, case: str, by_method: dict[str, list[Outcome]], rows: Callable[..., list[Row]], means: Callable
+) -> list[Row]:
+    """Rows of each method, and the ratio of its whole calls to ours where the means agree."""
     out = []
     for name, found in by_method.items():
         head = (part, case, name)
         if any(o.error for o in found):
             out += _failed(head, found)
             continue
-        calls = [float(o.arrays["compile"] + o.arrays["run"]) for o in found]
-        out.append(row(head, "call, compilation included", "s", calls))
-        out.append(row(head, "whole process, imports included", "s", [o.process for o in found]))
-        if name != "ours" and not any(o.error for o in by_method.get("ours", found)):
-            out += _against_ours(head, by_method["ours"], found, calls)
+        out += rows(head, found)
+        ours = by_method["ours"]
+        if name != "ours" and not any(o.error for o in ours):
+            out += _ratio(head, _calls(found), _calls(ours), disagreement(means(ours), means(found)))
     return out
 
 
-def _against_ours(
-    head: tuple[str, str, str], ours: Sequence[Outcome], found: Sequence[Outcome], calls: Sequence[float]
-) -> list[Row]:
-    problem = found[0].job.problems[0]
-    both = [moments(problem, np.concatenate([coordinates(o.arrays) for o in some])) for some in (ours, found)]
-    mine = [float(o.arrays["compile"] + o.arrays["run"]) for o in ours]
-    return _ratio(head, calls, mine, disagreement(*both))
+def _calls(outcomes: Sequence[Outcome]) -> list[float]:
+    """Seconds of whole calls, compilation included."""
+    return [float(o.arrays["compile"] + o.arrays["run"]) for o in outcomes]
 
 
 def _likelihood(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]:
@@ -205,20 +216,13 @@ def _mle(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]
 
 
 def _many(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]:
-    out = []
-    for name, found in by_method.items():
-        head = (part, case, name)
-        if any(o.error for o in found):
-            out += _failed(head, found)
-            continue
-        seconds = [float(o.arrays["compile"] + o.arrays["run"]) for o in found]
-        out.append(row(head, "total, compilation included", "s", seconds))
-        out.append(row(head, "compile", "s", [float(o.arrays["compile"]) for o in found]))
-        if name != "ours" and not any(o.error for o in by_method.get("ours", found)):
-            ours = by_method["ours"]
-            mine = [float(o.arrays["compile"] + o.arrays["run"]) for o in ours]
-            out += _ratio(head, seconds, mine, disagreement(_mean_of_all(ours), _mean_of_all(found)))
-    return out
+    def rows(head: tuple[str, str, str], found: list[Outcome]) -> list[Row]:
+        return [
+            row(head, "total, compilation included", "s", _calls(found)),
+            row(head, "compile", "s", [float(o.arrays["compile"]) for o in found]),
+        ]
+
+    return _beside_ours(part, case, by_method, rows, _mean_of_all)
 
 
 def _mean_of_all(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray]:
