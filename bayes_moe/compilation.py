@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -76,6 +76,26 @@ def ahead(*wanted: tuple) -> None:
 
     for function, *args in wanted:
         threading.Thread(target=compile_quietly, args=(function, *args), daemon=True).start()
+
+
+@contextlib.contextmanager
+def memory_named() -> Iterator[None]:
+    """Turn a device's running out of memory into an error that says what to do; a decorator too.
+
+    Raises
+    ------
+    MemoryError
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        device = jax.devices()[0]
+        raise MemoryError(
+            f"the device ({device.platform}, {device.device_kind}) ran out of memory. Fit fewer observations or a "
+            f"random subset of them, ask for fewer chains or extra groups, or use a larger device. It said: {error}"
+        ) from error
 
 
 def _compile(function: Callable, avals: tuple) -> Callable:

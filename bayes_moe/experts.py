@@ -103,7 +103,7 @@ class Multinomial:
     def logits(self, params: Params, x: Array) -> list[Array]:
         """act(eta_s' x) for each class s, of shape (experts, n); a pinned class's is the constant act(0)."""
         scores = self.activation(jnp.einsum("ekd,dn->ekn", params["eta"], x))
-        pinned = [] if self.reference is None else [self.activation(jnp.zeros(()))]
+        pinned = [] if self.reference is None else [self.activation(jnp.zeros((), scores.dtype))]
         return [scores[:, s] for s in range(scores.shape[1])] + pinned
 
     def log_probabilities(self, params: Params, covariates: Covariates) -> Array:

@@ -101,8 +101,10 @@ class Likelihood(abc.ABC):
 
 
 def _log_likelihood_of_block(params: Params, moe: Likelihood, data: Observations) -> Array:
-    log_densities = moe.log_densities(params, data)
-    return jnp.sum(log_densities if data.weights is None else data.weights * log_densities)
+    """Each observation's term in the precision of the data, their sum in the precision in force."""
+    log_densities = moe.log_densities(jax.tree.map(lambda a: a.astype(data.x.dtype), params), data)
+    terms = log_densities if data.weights is None else data.weights * log_densities
+    return jnp.sum(terms, dtype=jnp.result_type(float))
 
 
 @jax.custom_jvp

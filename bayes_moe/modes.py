@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from scipy import optimize
 from bayes_moe.compilation import TRACING, compiled
 
 START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
+LOOSE = 1e3  # posterior width, in unconstrained units, that is warned of
 FLAT = 1e-6  # share of the largest curvature below which a direction counts as flat
 
 Model = Callable[..., object]
@@ -34,6 +36,12 @@ class Layout:
     def size(self) -> int:
         """Length of the free vector."""
         return sum(int(np.prod(shape)) for _, shape in self.shapes)
+
+    def owners(self, directions: np.ndarray) -> str:
+        """Names of the sites that hold over a tenth of any of these directions (columns)."""
+        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])[:-1]
+        shares = [np.sum(part**2, axis=0) for part in np.split(directions, ends)]
+        return ", ".join(name for (name, _), share in zip(self.shapes, shares, strict=True) if share.max() > 0.1)
 
     def sites(self, free: Array) -> dict[str, Array]:
         """Cut a free vector into its sites."""
@@ -144,13 +152,14 @@ def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
     return Modes(free, -np.array([r.fun for r in finite]), np.sqrt(np.diag(finite[0].hess_inv)).astype(starts.dtype))
 
 
-def whitening(negative: Objective, modes: Modes) -> tuple[np.ndarray, str]:
+def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndarray, str]:
     """Inverse root of the absolute curvature at the best mode, and a word on it.
 
     Curvature comes from central differences of the gradient: a preconditioner need not be exact. Negative or tiny
     eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least 1e-6 of the largest:
     the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where the curvature is not
-    finite the factor is the identity.
+    finite the factor is the identity. A direction along which next to nothing bounds the posterior, as under a flat
+    prior where the likelihood has its maximum at infinity, is warned of by name.
     """
     mode = modes.free[0]
     steps = np.diag(np.finfo(mode.dtype).eps ** 0.25 * modes.spread)
@@ -161,6 +170,18 @@ def whitening(negative: Objective, modes: Modes) -> tuple[np.ndarray, str]:
     values, vectors = np.linalg.eigh(hessian)
     floor = max(FLAT * np.abs(values).max(), 1e-12)
     strange = int(np.sum(values < floor))
-    word = f", {strange} of {len(values)} directions flat or rising: absolute values used" if strange else ""
+    word = ""
+    if strange:
+        names = where.owners(vectors[:, :strange])
+        word = f", {strange} of {len(values)} directions flat or rising (mostly {names}): absolute values used"
+    loose = int(np.sum(np.abs(values) < LOOSE**-2))
+    if loose:
+        warnings.warn(
+            f"next to nothing bounds the posterior along {loose} of {len(values)} directions, mostly "
+            f"{where.owners(vectors[:, np.argsort(np.abs(values))[:loose]])}: it is over {LOOSE:.0f} wide there, in "
+            "unconstrained units. The likelihood may have its maximum at infinity (separation) or be flat, under a "
+            "prior that is flat too. Give these parameters a proper prior, such as Normal(0, 2).",
+            stacklevel=4,
+        )
     factor = (vectors / np.sqrt(np.maximum(np.abs(values), floor))).astype(mode.dtype)
     return factor, f"curvature at the mode{word}"

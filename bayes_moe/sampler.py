@@ -3,6 +3,9 @@
 The sampler moves in ``u``, where ``z = centre + factor @ u`` is the free vector of the model, ``centre`` a
 posterior mode and ``factor`` the inverse root of the curvature there. That is a preconditioner only: whatever it
 is, the target stays the same, since the Jacobian of an affine map is constant.
+
+Chains may see the data rounded to single precision, with parameters and sums in double: half the work. What the
+rounding did to the log density is then measured at draws of all chains, and where it matters they run again.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ BLOCK = 50  # transitions between two reports of progress
 CHECK = 200  # draws between two looks at the effective sample size
 FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
+ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
+LOOKS = 50  # draws at which it is measured
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Draws(NamedTuple):
     mode_log_densities: np.ndarray
     preconditioner: str
     ended: str
+    rounding: str
 
 
 def as_arrays(tree: object) -> object:
@@ -120,6 +126,7 @@ def run(
     start: dict[str, Array] | None = None,
     until_ess: float | None = None,
     on_progress: Callable[[int], None] = lambda transitions: None,
+    light: tuple | None = None,
 ) -> tuple[Layout, Draws]:
     """Sample a model's posterior.
 
@@ -137,6 +144,9 @@ def run(
         Stop when the bulk ESS of every coordinate has reached it; judged every CHECK draws.
     on_progress : callable
         Called with the number of transitions made since the last call, from any chain's thread.
+    light : tuple, optional
+        ``args`` with the data rounded to single precision, for the chains to move on; modes, curvature and everything
+        said about the draws use ``args``.
 
     Returns
     -------
@@ -148,18 +158,37 @@ def run(
     start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
     kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
-    _compile_ahead(kernel, args, starts[0], chain_key)
+    _compile_ahead(kernel, args if light is None else light, starts[0], chain_key)
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
-    factor, preconditioner = whitening(negative, modes)
-    problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor))
+    factor, preconditioner = whitening(negative, modes, where)
     points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
     keys = jax.random.split(chain_key, settings.num_chains)
-    chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
-    ended = _advance_all(chains, settings, until_ess, on_progress)
-    length = min(chain.draws for chain in chains)
-    free, stats = jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains))
-    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended)
+
+    def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+        problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor))
+        chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
+        ended = _advance_all(chains, settings, until_ess, on_progress)
+        length = min(chain.draws for chain in chains)
+        return *jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains)), ended
+
+    free, stats, ended = draw(args if light is None else light)
+    rounding = "none: data in the precision of the draws"
+    if light is not None:
+        error = _rounding_error(negative, free, stats["potential_energy"])
+        rounding = f"data in single precision: log density within {error:.1g} of its value in double precision"
+        if not error <= ROUNDING:
+            free, stats, ended = draw(args)
+            rounding = f"none: in single precision the log density was off by {error:.1g}, so run again in double"
+    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding)
+
+
+def _rounding_error(negative: Objective, free: np.ndarray, potential: np.ndarray) -> float:
+    """Largest deviation from their median of the errors of the potential, over LOOKS draws of all chains."""
+    looked = np.linspace(0, potential.size - 1, LOOKS).astype(int)
+    exact = np.array([negative(point)[0] for point in free.reshape(-1, free.shape[-1])[looked]])
+    errors = potential.ravel()[looked] - exact
+    return float(np.max(np.abs(errors - np.median(errors))))
 
 
 def _dispersed(modes: Modes, factor: np.ndarray, settings: Settings, key: Array) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import parameters
+from bayes_moe.compilation import memory_named
 from bayes_moe.data import Observations, float64
 from bayes_moe.moe import MoE
 from bayes_moe.numerics import logsumexp
@@ -24,6 +25,7 @@ MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
 
 
 @float64
+@memory_named()
 def fit(
     moe: MoE,
     x: object,
@@ -75,6 +77,8 @@ def fit(
     ------
     ValueError
         For bad data or arguments, or if no start reaches a finite log likelihood.
+    MemoryError
+        If the device runs out of memory.
 
     References
     ----------

@@ -6,11 +6,13 @@ and shape, never one for each fit or each M-step.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.distributions import constraints
@@ -22,6 +24,8 @@ from bayes_moe.data import Observations
 from bayes_moe.moe import MoE
 
 Bounds = Mapping[str, tuple[float, float]]
+
+SHARDED = 10_000  # observations from which several devices share the work
 
 
 def _log_likelihood(free: Array, moe: MoE, data: Observations) -> Array:
@@ -63,24 +67,50 @@ class Objective:
 
     def value(self, free: np.ndarray) -> float:
         """Log likelihood."""
-        return float(self.call(_log_likelihood, free))
+        return float(self.total_of(_log_likelihood, free))
 
     def value_and_grad(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         """Log likelihood and score."""
-        value, grad = self.call(_value_and_grad, free)
-        return float(value), np.asarray(grad)
+        value, grad = self.total_of(_value_and_grad, free)
+        return float(value), grad
 
     def hessian(self, free: np.ndarray) -> np.ndarray:
         """Second derivatives of the log likelihood, (P, P)."""
-        return np.asarray(self.call(_hessian, free))
+        return self.total_of(_hessian, free)
 
     def scores(self, free: np.ndarray) -> np.ndarray:
         """Score of each observation, unweighted, (n, P)."""
         return np.asarray(self.call(_scores, free))
 
+    @functools.cached_property
+    def parts(self) -> tuple[Observations, ...]:
+        """The data; where there are several devices and rows enough, a part on each."""
+        devices = jax.local_devices()
+        if len(devices) == 1 or self.data.n < SHARDED:
+            return (self.data,)
+        ends = np.linspace(0, self.data.n, len(devices) + 1).astype(int)
+        return tuple(
+            jax.device_put(jax.tree.map(lambda a, s=start, e=end: a[..., s:e], self.data), device)
+            for device, start, end in zip(devices, ends[:-1], ends[1:], strict=True)
+        )
+
+    def total_of(self, function: Callable, free: np.ndarray) -> object:
+        """Add up ``function(free, moe, part)``, sums over observations, over the parts; each device does its own."""
+        begun = [jitted(function)(free, self.moe, part) for part in self.parts]  # returns before the work is done
+        return functools.reduce(_add, [jax.tree.map(np.asarray, done) for done in begun])
+
+    def thinned(self, rows: int) -> Objective:
+        """Log likelihood of so many observations, evenly spaced; times ``n / rows`` it resembles the whole's."""
+        step = self.data.n // rows
+        return replace(self, data=jax.tree.map(lambda a: jnp.asarray(a[..., : step * rows : step]), self.data))
+
     def call(self, function: Callable, free: np.ndarray, *more: Array) -> object:
         """Run ``function(free, moe, data, *more)``, compiled once for each shape."""
         return jitted(function)(free, self.moe, self.data, *more)
+
+
+def _add(left: object, right: object) -> object:
+    return jax.tree.map(np.add, left, right)
 
 
 def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
@@ -136,7 +166,7 @@ def maximise(
     bounds: np.ndarray | None = None,
     max_iter: int = 500,
     gtol: float = 1e-8,
-    callback: Callable[[float], None] | None = None,
+    callback: Callable[[np.ndarray, float], None] | None = None,
 ) -> optimize.OptimizeResult:
     """Maximise a smooth function with SciPy: exact trust region, BFGS, or L-BFGS-B inside a box.
 
@@ -151,14 +181,17 @@ def maximise(
     bounds : ndarray, shape (P, 2), optional
     max_iter, gtol : int, float
     callback : callable, optional
-        Called with the function's value after each iteration.
+        Called with the point and the function's value after each iteration; StopIteration ends the climb there.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
         ``fun`` is the maximum itself.
     """
-    record = (lambda intermediate_result: callback(-scale * intermediate_result.fun)) if callback else None
+
+    def record(intermediate_result: optimize.OptimizeResult) -> None:
+        if callback is not None:
+            callback(intermediate_result.x, -scale * intermediate_result.fun)
 
     def negative(free: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad = value_and_grad(free)

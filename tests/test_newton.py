@@ -1,6 +1,9 @@
 """Direct maximisation: the certificate, equivariance, bounds, plain regression, and faults that end in a status."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bayes_moe import contaminated
 from bayes_moe.experts import Frozen
-from mle import em, newton
+from mle import em, newton, objective
 
 ROWS, FEATURES = 800, 2
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
@@ -518,3 +521,65 @@ def test_rows_of_weight_zero_do_not_hide_separation():
     within = newton.fit(moe, tripled, labels, n_init=3, random_state=0, weights=weights)
     assert within.log_likelihood == pytest.approx(without.log_likelihood, abs=1e-4)
     assert within.status == without.status
+
+
+def test_many_rows_are_thinned_first_and_end_at_the_same_maximum(monkeypatch):
+    moe, truth, _, _ = draw_data()
+    x = np.random.default_rng(1).normal(size=(8000, FEATURES))
+    y = moe.simulate(1, truth, x)
+    plain = newton.fit(moe, x, y, n_init=4, random_state=0)
+    monkeypatch.setattr(newton, "THIN", 800)
+    thinned = newton.fit(moe, x, y, n_init=4, random_state=0)
+    assert_same_fit(plain, thinned)
+    assert min(start.n_iter for start in thinned.starts) < min(start.n_iter for start in plain.starts)
+
+
+def test_a_climb_inside_the_bounds_takes_newton_steps():
+    moe, truth, x, y = draw_data()
+    wide = dict.fromkeys(moe.fields, (-50.0, 50.0))
+    inside, free = newton.fit(moe, x, y, init=truth, bounds=wide), newton.fit(moe, x, y, init=truth)
+    np.testing.assert_array_equal(inside.history, free.history)
+    low = float(free.params["tau"][0]) + 0.1
+    held = newton.fit(moe, x, y, init=truth, bounds={"tau": (low, 50.0)})
+    assert held.params["tau"] == low
+    assert held.certificate.stationary
+
+
+SHARDED = """
+import numpy as np
+from bayes_moe import contaminated
+from bayes_moe.data import float64
+from mle.objective import Objective
+import jax
+
+@float64
+def derivatives():
+    moe = contaminated([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]], activation="tanh")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_001, 2))
+    data = moe.observe(x, moe.simulate(0, moe.params(tau=0.0, beta=[1.0, -1.0], eta=np.eye(2)), x))
+    free = rng.normal(size=7)
+    objective, whole = Objective(moe, data), Objective(moe, data)
+    object.__setattr__(whole, "parts", (data,))
+    assert len(objective.parts) == len(jax.local_devices()) == 3
+    assert {part.x.devices().pop() for part in objective.parts} == set(jax.local_devices())
+    one, other = ([*o.value_and_grad(free), o.hessian(free)] for o in (whole, objective))
+    print(max(np.max(np.abs(a - b)) / np.max(np.abs(a)) for a, b in zip(one, other, strict=True)))
+
+derivatives()
+"""
+
+
+def test_several_devices_share_the_data():
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-12
+
+
+@pytest.mark.parametrize("fit", [newton.fit, em.fit], ids=["newton", "em"])
+def test_a_device_without_memory_is_named(fit, monkeypatch):
+    moe, _, x, y = draw_data()
+    monkeypatch.setattr(objective, "jitted", lambda function: lambda *arguments: jnp.zeros(2**50))
+    with pytest.raises(MemoryError, match="ran out of memory. Fit fewer observations"):
+        fit(moe, x, y, n_init=1, random_state=0)

@@ -129,10 +129,15 @@ def own(log_prior):
 
 PRECONDITIONERS = {
     "bowl": (lambda z: -0.5 * jnp.sum(z**2), "curvature at the mode"),
-    "flat direction": (lambda z: 0.5 * (z[1] / 10.0) ** 2 - 1e-12 * z[1] ** 4, "1 of 2 directions flat or rising"),
+    "flat direction": (
+        lambda z: 0.5 * (z[1] / 10.0) ** 2 - 1e-12 * z[1] ** 4,
+        "1 of 2 directions flat or rising (mostly z)",
+    ),
 }
+PAIR = modes.Layout((("a", (1,)), ("b", (1,))))
 
 
+@pytest.mark.filterwarnings("ignore:next to nothing bounds")
 @pytest.mark.parametrize(("density", "words"), PRECONDITIONERS.values(), ids=PRECONDITIONERS)
 def test_the_preconditioner_says_what_it_is(density, words):
     start = {"z": np.zeros(2)}
@@ -143,7 +148,7 @@ def test_the_preconditioner_says_what_it_is(density, words):
 
 def test_a_curvature_that_is_not_finite_leaves_the_identity():
     found = modes.Modes(np.zeros((1, 2)), np.zeros(1), np.ones(2))
-    factor, words = modes.whitening(lambda free: (0.0, np.full(2, np.nan)), found)
+    factor, words = modes.whitening(lambda free: (0.0, np.full(2, np.nan)), found, PAIR)
     np.testing.assert_array_equal(factor, np.eye(2))
     assert "not finite" in words
 
@@ -151,8 +156,17 @@ def test_a_curvature_that_is_not_finite_leaves_the_identity():
 def test_curvature_is_that_of_the_density():
     precision = np.array([[4.0, 1.0], [1.0, 9.0]])
     found = modes.Modes(np.array([[0.5, -2.0]]), np.zeros(1), np.ones(2))
-    factor, _ = modes.whitening(lambda free: (0.0, precision @ (free - found.free[0])), found)
+    factor, _ = modes.whitening(lambda free: (0.0, precision @ (free - found.free[0])), found, PAIR)
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(precision), rtol=1e-8)
+
+
+def test_a_mode_at_infinity_under_a_flat_prior_is_named():
+    moe = contaminated([[-9.0], [9.0]], activation="linear")
+    x = np.linspace(-1.0, 1.0, 40)[:, None]
+    y = (x[:, 0] > 0).astype(int)  # the adapter separates them
+    prior = {"tau": dist.Normal(3.0, 0.1), "beta": dist.Normal(0.0, 0.1), "eta": dist.Normal(0.0, 1e5)}
+    with pytest.warns(UserWarning, match=r"along 1 of 3 directions, mostly eta: .* Give these parameters a proper"):
+        nuts.sample(moe, x, y, rng_key=0, num_samples=50, prior=prior, **RUN)
 
 
 def test_a_prior_with_bounded_support_is_kept():
@@ -168,3 +182,32 @@ def test_one_observation_is_enough_for_a_posterior():
     idata = nuts.sample(moe, x[:1], y[:1], rng_key=0, num_samples=300, **RUN)
     assert np.isfinite(idata["posterior"]["eta"]).all()
     assert float(idata["posterior"]["beta"].std()) > 1.0  # the prior's, nearly
+
+
+def test_rounded_data_change_the_log_density_by_little_and_it_is_said():
+    moe, x, y = problem()
+    runs = {dtype: nuts.sample(moe, x, y, rng_key=0, num_samples=100, dtype=dtype, **RUN) for dtype in DTYPES}
+    assert "single precision: log density within" in runs["mixed"].attrs["rounding"]
+    assert runs["float64"].attrs["rounding"].startswith("none")
+    mixed = runs["mixed"]["posterior"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = {name: jnp.asarray(mixed[name].values) for name in moe.fields}
+    lp = runs["mixed"]["sample_stats"]["lp"].values.ravel()
+    exact = [float(np.sum(moe.log_density({k: v[i] for k, v in draws.items()}, x, y))) for i in range(0, 200, 20)]
+    exact += runs["mixed"]["log_prior"].dataset.to_dataarray().sum("variable").values.ravel()[::20]
+    errors = lp[::20] - exact
+    assert 0 < np.abs(errors).max() < 1e-4  # rounded indeed, and to single precision
+
+
+DTYPES = ("mixed", "float64")
+
+
+def test_where_rounding_matters_the_chains_run_again_in_double():
+    moe, x, y = problem()
+    far = x + [3e6, 0.0]  # in single precision its first column has steps of a quarter
+    start = moe.params(tau=-3e6, beta=[1.0, -1.0], eta=[[0.0, 0.5], [0.0, -0.5]])
+    prior = {"tau": dist.Normal(-3e6, 1.0)}
+    run = {"rng_key": 0, "num_samples": 50, "init": start, "prior": prior, **RUN}
+    mixed, double = (nuts.sample(moe, far, y, dtype=dtype, **run) for dtype in DTYPES)
+    assert "run again in double" in mixed.attrs["rounding"]
+    for name in moe.fields:
+        np.testing.assert_array_equal(mixed["posterior"][name], double["posterior"][name])

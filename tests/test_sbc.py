@@ -39,7 +39,7 @@ def rank(moe, seed):
     truth = {name: 2.0 * rng.normal(size=field.shape) for name, field in moe.fields.items()}
     y = moe.simulate(seed, truth, x)
     model, args, _, _ = nuts._problem(moe, x, y, None)
-    layout, draws = sampler.run(model, args, jax.random.key(seed), SETTINGS)
+    layout, draws = sampler.run(model, args, jax.random.key(seed), SETTINGS, light=nuts._rounded(args))
     thinned = draws.free.reshape(-1, layout.size)[:: 2 * SETTINGS.num_samples // KEPT][:KEPT]
     params = jax.vmap(layout.sites)(jnp.asarray(thinned))
     at_truth = quantities(moe, jax.tree.map(lambda value: value[None], truth), x, y)

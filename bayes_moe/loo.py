@@ -1,0 +1,109 @@
+"""Leave-one-out cross-validation when the pointwise log likelihood does not fit in memory."""
+
+from __future__ import annotations
+
+import warnings
+
+import arviz_base
+import arviz_stats as azs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from arviz_stats.utils import ELPDDataLOO
+from jax import Array
+
+from bayes_moe.compilation import compiled, memory_named
+from bayes_moe.data import Covariates, float64
+from bayes_moe.moe import MoE
+from bayes_moe.parameters import Params
+
+NUMBERS = 2**24  # of the log likelihood held at once: 128 MiB
+BATCH = 50  # draws evaluated side by side
+
+
+@float64
+@memory_named()
+def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None = None) -> ELPDDataLOO:
+    """PSIS leave-one-out cross-validation, some observations at a time.
+
+    The numbers of ``az.loo`` on a posterior with a ``log_likelihood`` group, of which only a slice exists at a time.
+
+    Parameters
+    ----------
+    moe : MoE
+    idata : xarray.DataTree
+        From :func:`bayes_moe.nuts.sample`; needs the ``posterior`` group alone.
+    x : array-like, shape (n, d)
+    y : array-like, shape (n,)
+        The data of that posterior.
+    rows : int, optional
+        Observations at a time; as many as need 128 MiB by default.
+
+    Returns
+    -------
+    arviz_stats.utils.ELPDDataLOO
+        With ``elpd_i`` and ``pareto_k`` of each observation, for ``az.compare``.
+
+    Raises
+    ------
+    ValueError
+        For bad data, or ``rows`` below one.
+
+    References
+    ----------
+    Vehtari, Gelman and Gabry (2017); Vehtari, Simpson, Gelman, Yao and Gabry (2024).
+
+    Examples
+    --------
+    >>> idata = nuts.sample(moe, x, y, rng_key=0)
+    >>> loo(moe, idata, x, y)
+    """
+    covariates = moe.prepare(x)
+    codes = np.asarray(moe.check_y(y, covariates.n))
+    posterior = idata["posterior"].dataset
+    chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
+    rows = max(1, NUMBERS // (chains * length)) if rows is None else rows
+    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
+        raise ValueError(f"rows must be an integer of at least 1, got {rows!r}.")
+    stacked = posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = {name: jnp.asarray(stacked[name].values) for name in moe.fields}
+    tables = []
+    for first in range(0, covariates.n, rows):
+        part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)
+        arguments = (draws, moe, part, jnp.asarray(codes[first : first + rows]))
+        values = np.asarray(compiled(_pointwise, *arguments)(*arguments)).reshape(chains, length, -1)
+        tables.append(_loo_of(idata, values))
+    elpd_i, lppd_i, pareto_k = (np.concatenate(column) for column in zip(*tables, strict=True))
+    good_k = min(1 - 1 / np.log10(chains * length), 0.7)
+    elpd, p = float(elpd_i.sum()), float((lppd_i - elpd_i).sum())
+    coords = {"obs_id": np.arange(covariates.n)}
+    return ELPDDataLOO(
+        elpd=elpd,
+        se=float(np.sqrt(covariates.n * np.var(elpd_i, ddof=1))),
+        p=p,
+        n_samples=chains * length,
+        n_data_points=covariates.n,
+        scale="log",
+        warning=bool((pareto_k > good_k).any()),
+        good_k=good_k,
+        elpd_i=xr.DataArray(elpd_i, coords, ["obs_id"]),
+        pareto_k=xr.DataArray(pareto_k, coords, ["obs_id"]),
+    )
+
+
+def _pointwise(draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
+    """Log p(y | x) of each draw and observation, (draws, n)."""
+    data = moe.condition(covariates, codes)
+    return jax.lax.map(lambda params: moe.log_densities(params, data), draws, batch_size=BATCH)
+
+
+def _loo_of(idata: xr.DataTree, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ArviZ's elpd_i, the log of the mean density, and Pareto k, of some observations."""
+    part = arviz_base.from_dict({"log_likelihood": {"y": values}})
+    part["posterior"] = idata["posterior"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of large Pareto k: the whole's are returned
+        found = azs.loo(part, pointwise=True)
+    lppd = np.logaddexp.reduce(values, axis=(0, 1)) - np.log(values.shape[0] * values.shape[1])
+    return found.elpd_i.values, lppd, found.pareto_k.values

@@ -1,0 +1,49 @@
+"""Leave-one-out in slices against ArviZ on the whole log likelihood."""
+
+import arviz_stats as azs
+import numpy as np
+import pytest
+
+from bayes_moe import contaminated, nuts
+from bayes_moe.loo import loo
+
+ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    moe = contaminated(ETA0, frozen_activation="linear", activation="tanh")
+    x = rng.normal(size=(101, 2))
+    y = moe.simulate(0, moe.params(tau=0.5, beta=[1.0, -1.0], eta=[[2.0, 0.0], [0.0, -2.0]]), x)
+    run = {"rng_key": 0, "num_warmup": 100, "num_samples": 100, "num_chains": 2, "progress_bar": False}
+    return moe, x, y, nuts.sample(moe, x, y, **run, log_likelihood=True)
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape")
+@pytest.mark.parametrize("rows", [7, 101, None])
+def test_slices_give_what_the_whole_gives(fitted, rows):
+    moe, x, y, idata = fitted
+    whole = azs.loo(idata, pointwise=True)
+    ours = loo(moe, idata.drop_nodes(["log_likelihood"]), x, y, rows=rows)
+    assert ours.scale == whole.scale
+    for name in ("elpd", "se", "p", "n_samples", "n_data_points", "warning", "good_k"):
+        assert getattr(ours, name) == pytest.approx(getattr(whole, name), rel=1e-10), name
+    np.testing.assert_allclose(ours.elpd_i, whole.elpd_i, rtol=1e-10)
+    np.testing.assert_allclose(ours.pareto_k, whole.pareto_k, rtol=1e-8)
+    shifted = loo(moe, idata, x, np.roll(y, 1), rows=rows)
+    assert abs(shifted.elpd - whole.elpd) > whole.se  # labels of other rows are noticed
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape")
+def test_arviz_compares_it(fitted):
+    moe, x, y, idata = fitted
+    table = azs.compare({"ours": loo(moe, idata, x, y, rows=50), "ArviZ": azs.loo(idata, pointwise=True)})
+    assert table["elpd_diff"].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("rows", [0, -1, 2.5, True])
+def test_rows_must_count(fitted, rows):
+    moe, x, y, idata = fitted
+    with pytest.raises(ValueError, match="rows must be an integer"):
+        loo(moe, idata, x, y, rows=rows)
