@@ -20,6 +20,7 @@ from scipy import optimize
 from bayes_moe.compilation import TRACING, compiled
 
 START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
+NORMAL_FALLS = (1.0, 5.0)  # of the log density, two standard deviations away
 LOOSE = 1e3  # posterior width, in unconstrained units, that is warned of
 FLAT = 1e-6  # share of the largest curvature below which a direction counts as flat
 
@@ -185,3 +186,11 @@ def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndar
         )
     factor = (vectors / np.sqrt(np.maximum(np.abs(values), floor))).astype(mode.dtype)
     return factor, f"curvature at the mode{word}"
+
+
+def near_normal(negative: Objective, modes: Modes, factor: np.ndarray) -> bool:
+    """Whether the log density falls by NORMAL_FALLS two sds from the mode along each whitened axis; a normal's by 2."""
+    mode, (least, most) = modes.free[0], NORMAL_FALLS
+    top = negative(mode)[0]
+    steps = (sign * axis for axis in 2.0 * factor.T for sign in (1.0, -1.0))
+    return all(least <= negative(mode + step)[0] - top <= most for step in steps)

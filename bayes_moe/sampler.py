@@ -36,6 +36,7 @@ from bayes_moe.modes import (
     find_modes,
     generator,
     layout,
+    near_normal,
     objective,
     plausible,
     whitening,
@@ -45,18 +46,23 @@ BLOCK = 50  # transitions between two reports of progress
 CHECK = 200  # draws between two looks at the effective sample size
 FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
+ACCEPT, ACCEPT_NORMAL = 0.8, 0.7
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sampling run depends on besides model, data and key."""
+    """What a sampling run depends on besides model, data and key.
+
+    ``target_accept_prob`` None means ACCEPT, or ACCEPT_NORMAL where the posterior is near normal: whitened, it then
+    takes longer steps without harm.
+    """
 
     num_warmup: int = 300
     num_samples: int = 1000
     num_chains: int = 4
-    target_accept_prob: float = 0.8
+    target_accept_prob: float | None = None
     max_tree_depth: int = 10
     dense_mass: bool = False
 
@@ -71,6 +77,7 @@ class Draws(NamedTuple):
     preconditioner: str
     ended: str
     rounding: str
+    target_accept_prob: float
 
 
 def as_arrays(tree: object) -> object:
@@ -92,23 +99,30 @@ def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, 
     def whitened(args: tuple, centre: Array, factor: Array) -> Callable[[Array], Array]:
         return lambda u: potential_energy(model, args, {}, where.sites(centre + factor @ u))
 
-    start, step = hmc(potential_fn_gen=whitened, algo="NUTS")
     fields = ("potential_energy", "energy", "num_steps", "accept_prob", "diverging")
 
-    def init(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> object:
-        return start(
+    def begin(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> tuple[object, Callable]:
+        start, step = hmc(potential_fn_gen=whitened, algo="NUTS")
+        state = start(
             ParamInfo(*point),
             settings.num_warmup,
-            target_accept_prob=settings.target_accept_prob,
+            target_accept_prob=problem[3],
             max_tree_depth=settings.max_tree_depth,
             dense_mass=settings.dense_mass,
-            model_args=problem,
+            model_args=problem[:3],
             rng_key=key,
         )
+        return state, step
+
+    def init(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> object:
+        return begin(key, point, problem)[0]
 
     def advance(state: object, problem: tuple) -> tuple[object, tuple]:
+        point = (state.z, state.potential_energy, state.z_grad)
+        _, step = begin(state.rng_key, point, problem)  # tells the step its target; the state made is compiled away
+
         def transition(state: object, _: None) -> tuple[object, tuple]:
-            state = step(state, problem)
+            state = step(state, problem[:3])
             stats = {name: getattr(state, name) for name in fields}
             stats["step_size"] = state.adapt_state.step_size
             return state, (problem[1] + problem[2] @ state.z, stats)
@@ -157,16 +171,20 @@ def run(
     where = layout(model, args)
     start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
-    kernel = _kernel(model, where, replace(settings, num_samples=1, num_chains=1))  # more draws, same executable
+    shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
+    kernel = _kernel(model, where, shared)  # what the others say does not change the executable
     _compile_ahead(kernel, args if light is None else light, starts[0], chain_key)
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
     factor, preconditioner = whitening(negative, modes, where)
     points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
     keys = jax.random.split(chain_key, settings.num_chains)
+    accept = settings.target_accept_prob
+    if accept is None:
+        accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
 
     def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-        problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor))
+        problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor), jnp.asarray(accept, dtype=factor.dtype))
         chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
         ended = _advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
@@ -180,7 +198,7 @@ def run(
         if not error <= ROUNDING:
             free, stats, ended = draw(args)
             rounding = f"none: in single precision the log density was off by {error:.1g}, so run again in double"
-    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding)
+    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding, accept)
 
 
 def _rounding_error(negative: Objective, free: np.ndarray, potential: np.ndarray) -> float:
@@ -207,7 +225,7 @@ def _compile_ahead(kernel: tuple[Callable, Callable], args: tuple, start: np.nda
     """Compile the sampler while modes are being searched."""
     init, advance = kernel
     u, value, factor = (jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, (), start.shape * 2))
-    problem = (args, u, factor)
+    problem = (args, u, factor, value)
     with TRACING:
         state = jax.eval_shape(init, key, (u, value, u), problem)
     ahead((advance, state, problem), (init, key, (u, value, u), problem))
