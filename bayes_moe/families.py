@@ -7,9 +7,11 @@ from numbers import Integral
 
 from bayes_moe.data import check_classes
 from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
-from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
 from bayes_moe.gaussian import FORMS
 from bayes_moe.moe import MoE
+
+GATES = {"softmax": Softmax, "sigmoid": Sigmoid, "constant": Constant}
 
 
 def contaminated(
@@ -20,8 +22,10 @@ def contaminated(
     reference: str | None = "last",
     features: int | Sequence[str] | None = None,
     classes: Sequence[Hashable] | None = None,
+    adapters: int = 1,
+    gate: str = "softmax",
 ) -> MoE:
-    """Contaminated mixture of multinomial logistic experts: a frozen expert and a trainable adapter.
+    """Contaminated mixture of multinomial logistic experts: a frozen expert and a trainable adapter, or several.
 
     p(y = s | x) = (1 - w(x)) f0(s | x) + w(x) f(s | x; eta),  w(x) = sigmoid(beta' x + tau),
     f(s | x; eta) = softmax_s(act(eta_s' x)).
@@ -41,11 +45,15 @@ def contaminated(
         Number or names of the covariates; needed where ``frozen`` does not tell.
     classes : sequence of hashable, optional
         Labels, in the order of the frozen expert's rows; 0, ..., K - 1 by default.
+    adapters : int
+        Trainable experts beside the frozen one; their order is arbitrary.
+    gate : "softmax", "sigmoid" or "constant"
+        See :mod:`bayes_moe.gates`. The paper's, above, is "softmax"; "constant" has no ``beta``.
 
     Returns
     -------
     MoE
-        With parameters ``tau`` (1,), ``beta`` (1, d) and ``eta`` (1, K - 1 or K, d).
+        With parameters ``tau`` (adapters,), ``beta`` (adapters, d) and ``eta`` (adapters, K - 1 or K, d).
 
     Raises
     ------
@@ -70,8 +78,12 @@ def contaminated(
     labels = check_classes(expert.labels if classes is None else classes, expert.classes)
     if expert.labels is not None and labels != expert.labels:
         raise ValueError(f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}.")
-    adapter = Multinomial(1, expert.classes, count, act, reference)
-    return MoE(Softmax(2, count), (expert, adapter), labels, names)
+    if isinstance(adapters, bool) or not isinstance(adapters, Integral) or adapters < 1:
+        raise ValueError(f"adapters must be an integer of at least 1, got {adapters!r}.")
+    if gate not in GATES:
+        raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}.")
+    adapter = Multinomial(int(adapters), expert.classes, count, act, reference)
+    return MoE(GATES[gate](1 + int(adapters), count), (expert, adapter), labels, names)
 
 
 def gaussian_gated(

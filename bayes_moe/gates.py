@@ -65,6 +65,56 @@ class Softmax:
 
 @register_dataclass
 @dataclass(frozen=True)
+class Sigmoid(Softmax):
+    """Normalised sigmoid gate with affine scores, the first expert as reference.
+
+    p(i | x) = sigmoid(s_i) / sum_j sigmoid(s_j), with s_0 = 0 and s_i = beta_i' x + tau_i.
+
+    Fields as in :class:`Softmax`. Beside the reference alone, an expert's weight lies below 2/3.
+
+    References
+    ----------
+    arXiv:2602.01466.
+    """
+
+    def scores(self, params: Params, x: Array) -> tuple[Array, ...]:
+        """Log sigmoid(s_i(x)), a row of shape (n,) for each expert."""
+        return tuple(jax.nn.log_sigmoid(row) for row in Softmax.scores(self, params, x))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Constant:
+    """Gate that does not look at x, the first expert as reference.
+
+    p(i) = exp(tau_i) / sum_j exp(tau_j), with tau_0 = 0.
+
+    Parameters
+    ----------
+    experts, features : int
+        Number of experts, the reference included; number of features, which it ignores.
+    dim : str
+        ArviZ's name for the axis of the experts other than the reference.
+    """
+
+    experts: int = jax.tree.static()
+    features: int = jax.tree.static()
+    dim: str = jax.tree.static(default="adapter")
+    generative: ClassVar[bool] = False
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """``tau``, the log odds against the reference."""
+        return {"tau": Field((self.experts - 1,), (self.dim,))}
+
+    def scores(self, params: Params, x: Array) -> tuple[Array, ...]:
+        """tau_i, a row of shape (n,) for each expert."""
+        rows = jnp.broadcast_to(params["tau"][:, None], (self.experts - 1, x.shape[1]))
+        return jnp.zeros_like(rows[0]), *rows
+
+
+@register_dataclass
+@dataclass(frozen=True)
 class Gaussian:
     """Gaussian gate: each expert has a region of x of its own.
 

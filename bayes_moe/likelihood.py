@@ -11,7 +11,7 @@ from jax import Array
 from bayes_moe import blocks
 from bayes_moe.data import Covariates, Observations
 from bayes_moe.experts import Frozen, Multinomial, Normal
-from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.gates import Constant, Gaussian, Softmax
 from bayes_moe.numerics import log_mean_exp, logsumexp
 from bayes_moe.parameters import Params
 
@@ -19,7 +19,7 @@ from bayes_moe.parameters import Params
 class Likelihood(abc.ABC):
     """What follows from a gate and experts; :class:`~bayes_moe.moe.MoE` holds them."""
 
-    gate: Softmax | Gaussian
+    gate: Softmax | Constant | Gaussian
     experts: tuple[Frozen | Multinomial | Normal, ...]
 
     @property

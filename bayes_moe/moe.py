@@ -45,7 +45,7 @@ from bayes_moe.data import (
     label_array,
 )
 from bayes_moe.experts import Frozen, Multinomial, Normal
-from bayes_moe.gates import Gaussian, Softmax
+from bayes_moe.gates import Constant, Gaussian, Softmax
 from bayes_moe.likelihood import Likelihood
 from bayes_moe.parameters import Field, Params
 
@@ -88,7 +88,7 @@ class MoE(Likelihood):
         The names of the covariates, if they have any.
     """
 
-    gate: Softmax | Gaussian
+    gate: Softmax | Constant | Gaussian
     experts: tuple[Frozen | Multinomial | Normal, ...]
     classes: tuple[Hashable, ...] = ()
     feature_names: tuple[str, ...] | None = None

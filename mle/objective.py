@@ -128,16 +128,18 @@ def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
     for name, interval in bounds.items():
         if name not in where:
             raise ValueError(f"bounds: {name!r} is no parameter. This model has {', '.join(where)}.")
-        if (
-            moe.fields[name].shape != moe.fields[name].free_shape
-            or "real" not in repr(moe.fields[name].support).lower()
-        ):
+        if not lives_on_the_line(moe.fields[name]):
             raise ValueError(f"bounds: {name} already lives in {moe.fields[name].support!r}.")
         low, high = np.broadcast_to(np.asarray(interval, dtype=float), (2,))
         if not low < high:
             raise ValueError(f"bounds: {name} must be a pair (low, high) with low < high, got {interval!r}.")
         out[where[name]] = low, high
     return out
+
+
+def lives_on_the_line(field: parameters.Field) -> bool:
+    """Whether a parameter's coordinates are any real numbers."""
+    return field.shape == field.free_shape and "real" in repr(field.support).lower()
 
 
 def check_floors(moe: MoE, floors: Mapping[str, float] | None) -> tuple[tuple[str, float], ...]:

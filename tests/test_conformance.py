@@ -21,9 +21,41 @@ MODELS = {
     "tanh frozen, tanh": contaminated(ETA0, frozen_activation="tanh", activation="tanh"),
     "all classes free": contaminated(ETA0, activation="tanh", reference=None),
     "own activation": contaminated(ETA0, activation=jnp.sin),
+    "sigmoid gate": contaminated(ETA0, gate="sigmoid"),
+    "constant gate": contaminated(ETA0, gate="constant"),
+    "two adapters": contaminated(ETA0, adapters=2),
+    "two adapters, sigmoid gate": contaminated(ETA0, adapters=2, gate="sigmoid"),
     "frozen table": contaminated(Frozen.table(TABLE), features=D, activation="tanh"),
     **{f"gaussian, {form}": gaussian_gated(3, D, covariance=form) for form in ("full", "diagonal", "spherical")},
 }
+
+
+GATES = {
+    "softmax": lambda s: np.exp(s),
+    "sigmoid": lambda s: 1 / (1 + np.exp(-s)),
+    "constant": lambda s: np.exp(s),
+}
+
+
+@pytest.mark.parametrize("adapters", [1, 2, 3])
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_are_their_formulas(gate, adapters):
+    moe = contaminated(ETA0, adapters=adapters, gate=gate)
+    params = draw_params(moe)
+    slopes = params.get("beta", np.zeros((adapters, D)))
+    scores = np.column_stack([np.zeros(N), X @ slopes.T + params["tau"]])
+    weights = GATES[gate](scores)
+    with jax.enable_x64(True):
+        found = np.exp(moe.log_memberships(params, jnp.asarray(X.T)))
+    np.testing.assert_allclose(found.T, weights / weights.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_adapters_may_change_places():
+    moe = contaminated(ETA0, adapters=2)
+    params = draw_params(moe)
+    y = moe.simulate(0, params, X)
+    turned = {name: value[::-1] for name, value in params.items()}
+    np.testing.assert_allclose(moe.log_density(turned, X, y), moe.log_density(params, X, y), rtol=1e-12)
 
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS.keys())

@@ -1,0 +1,99 @@
+"""Profile intervals against a slow profile, a closed form, and what they promise."""
+
+import numpy as np
+import oracle
+import pytest
+from scipy import optimize, stats
+
+from bayes_moe import contaminated, gaussian_gated
+from mle import em, newton, profile, uncertainty
+
+ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
+TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}
+DROP = stats.chi2.ppf(0.95, 1) / 2
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    moe = contaminated(ETA0, activation="tanh")
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    y = moe.simulate(0, moe.params(**TRUTH), x)
+    return moe, x, y, newton.fit(moe, x, y, n_init=4, random_state=0)
+
+
+def slow_profile(x, y, start, j, t):
+    """Maximum of the oracle's log likelihood over all coordinates but one."""
+    model, others = oracle.Model(ETA0, "linear", "tanh"), np.arange(start.size) != j
+
+    def negative(rest):
+        free = np.insert(rest, j, t)
+        return -oracle.log_density(model, oracle.unflatten(model, free), x, y).sum()
+
+    return -optimize.minimize(negative, start[others], method="BFGS", options={"gtol": 1e-4}).fun
+
+
+@pytest.mark.parametrize(("name", "j"), [("tau", 0), ("beta", 1), ("eta", 5)])
+def test_ends_lie_where_a_slow_profile_has_fallen(fitted, name, j):
+    moe, x, y, fit = fitted
+    ends = profile.intervals(moe, fit, x, y, names=[name])[name].reshape(-1, 2)
+    place = j - {"tau": 0, "beta": 1, "eta": 3}[name]
+    start = np.concatenate([fit.params[n].ravel() for n in moe.fields])
+    for end in ends[place]:
+        assert fit.log_likelihood - slow_profile(x, y, start, j, end) == pytest.approx(DROP, abs=1e-3)
+    wald = uncertainty.wald(fit)[name].reshape(-1, 2)[place]
+    missed = [abs(fit.log_likelihood - slow_profile(x, y, start, j, end) - DROP) for end in wald]
+    assert max(missed) > 1e-2  # the test tells them from Wald's
+
+
+def test_newton_and_bisection_agree(fitted, monkeypatch):
+    moe, x, y, fit = fitted
+    quick = profile.intervals(moe, fit, x, y, level=0.9)
+    monkeypatch.setattr(profile._Curve, "_newton", lambda self, j, sign: None)
+    slow = profile.intervals(moe, fit, x, y, level=0.9)
+    for name, value in quick.items():
+        np.testing.assert_allclose(value, slow[name], rtol=1e-5, atol=1e-6)
+        assert (value[..., 0] < fit.params[name]).all()
+        assert (fit.params[name] < value[..., 1]).all()
+
+
+def test_a_normal_mean_has_its_closed_form():
+    moe = gaussian_gated(1, 1)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 1))
+    y = 1.0 + 2.0 * x[:, 0] + rng.normal(size=60)
+    fit = em.fit(moe, x, y, n_init=1, random_state=0)
+    low, high = profile.intervals(moe, fit, x, y, names=["c"])["c"][0, 0]
+    half = x.std() * np.sqrt(np.expm1(stats.chi2.ppf(0.95, 1) / 60))  # n log(1 + (c - mean)^2 / variance) = q
+    np.testing.assert_allclose([low, high], x.mean() + np.array([-half, half]), rtol=1e-5)
+
+
+def test_an_interval_without_an_end_is_open():
+    moe = contaminated([[-2.0], [2.0]], activation="linear")
+    x = np.random.default_rng(2).normal(size=(30, 1))
+    y = moe.simulate(3, moe.params(tau=3.0, beta=[0.0], eta=[[1.0]]), x)
+    fit = newton.fit(moe, x, y, n_init=8, random_state=0)
+    assert fit.covariance is not None
+    found = profile.intervals(moe, fit, x, y, names=["tau"], level=0.95)["tau"][0]
+    assert np.isinf(found[1])
+    assert found[0] < fit.params["tau"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"names": ["gamma"]}, "names must be among tau, beta, eta"),
+        ({"level": 1.0}, "level must lie between 0 and 1"),
+        ({"level": 95}, "level must lie between 0 and 1"),
+    ],
+)
+def test_bad_arguments_are_named(fitted, change, words):
+    moe, x, y, fit = fitted
+    with pytest.raises(ValueError, match=words):
+        profile.intervals(moe, fit, x, y, **change)
+
+
+def test_a_fit_that_is_no_maximum_is_refused(fitted):
+    moe, x, y, _ = fitted
+    shut = newton.fit(moe, x, y, n_init=2, random_state=0, bounds={"tau": (3.0, 4.0)})
+    with pytest.raises(ValueError, match="fit must be an interior maximum"):
+        profile.intervals(moe, shut, x, y)
