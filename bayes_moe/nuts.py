@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 
@@ -128,7 +128,7 @@ def sample(
     target_accept_prob: float = 0.8,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
-    init: str | Mapping[str, object] = "mode",
+    init: str | Mapping[str, object] | Sequence[Mapping[str, object]] = "mode",
     until_ess: float | None = None,
     log_likelihood: bool = False,
     posterior_predictive: bool = False,
@@ -150,9 +150,9 @@ def sample(
         Merged over :data:`bayes_moe.priors.DEFAULTS`.
     num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass
         As in NumPyro.
-    init : "mode" or mapping
+    init : "mode", mapping or sequence of mappings
         Where chains start: overdispersed around the posterior modes found from one random start for each chain,
-        or around the mode found from these values.
+        or around the modes found from these values, chain by chain in turn, the likeliest mode first.
     until_ess : float, optional
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
@@ -182,7 +182,7 @@ def sample(
     key = as_key(rng_key)
     with jax.enable_x64(dtype == "float64"):
         target, args, model, model_args = _problem(moe, x, y, prior)
-        start = None if isinstance(init, str) else moe.params(**init) if isinstance(moe, MoE) else init
+        start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
             layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update)
@@ -215,6 +215,14 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
     return moe, args, moe, args
 
 
+def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> list[Mapping[str, object]] | None:
+    """Return the values to start from, checked where the model says what they are; None for random ones."""
+    if isinstance(init, str):
+        return None
+    given = [init] if isinstance(init, Mapping) else list(init)
+    return [moe.params(**values) for values in given] if isinstance(moe, MoE) else given
+
+
 def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> None:
     for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
         value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
@@ -222,8 +230,9 @@ def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> N
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
     if not isinstance(settings.target_accept_prob, Real) or not 0 < settings.target_accept_prob < 1:
         raise ValueError(f"target_accept_prob must lie between 0 and 1, got {settings.target_accept_prob!r}.")
-    if init != "mode" and not isinstance(init, Mapping):
-        raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
+    several = isinstance(init, Sequence) and len(init) > 0 and all(isinstance(one, Mapping) for one in init)
+    if not (isinstance(init, str) and init == "mode") and not isinstance(init, Mapping) and not several:
+        raise ValueError(f"init must be 'mode', a mapping from parameter name to value, or several, got {init!r}.")
     if until_ess is not None and (not isinstance(until_ess, Real) or not until_ess > 0):
         raise ValueError(f"until_ess must be positive, or None, got {until_ess!r}.")
     if dtype not in ("float64", "float32"):

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
-SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", "diagnostics", "relabel")}
+SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", "diagnostics", "relabel", "invariants")}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
@@ -29,7 +29,7 @@ ORDER = (
     ("modes",),
     ("sampler",),
     ("datatree",),
-    ("nuts", "diagnostics", "relabel"),
+    ("nuts", "diagnostics", "relabel", "invariants"),
 )
 RANK = {f"bayes_moe.{name}": rank for rank, names in enumerate(ORDER) for name in names}
 
