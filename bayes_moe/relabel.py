@@ -161,6 +161,26 @@ def filled(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
     return (idata["posterior"]["pi"] >= threshold).sum("expert").rename("filled")
 
 
+def number_of_experts(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
+    """Posterior of the number of filled experts, by chain: chains that differ have not mixed over it.
+
+    Parameters
+    ----------
+    idata : xarray.DataTree
+    threshold : float
+        See :func:`filled`.
+
+    Returns
+    -------
+    xarray.DataArray, dims (chain, experts)
+        Share of the chain's draws with so many filled experts, 1 to all; average over chains for the posterior.
+    """
+    counts = filled(idata, threshold)
+    numbers = xr.DataArray(np.arange(1, idata["posterior"].sizes["expert"] + 1), dims="experts")
+    shares = (counts == numbers).mean("draw").transpose("chain", "experts")
+    return shares.assign_coords(experts=numbers.values).rename("number_of_experts")
+
+
 def match(gain: np.ndarray) -> np.ndarray:
     """Raw label for each new label, with the largest total gain (new, raw).
 

@@ -109,10 +109,10 @@ def _rate(rows: Rows, parameter: str, atoms: int) -> CellRate:
 
 def table(rows: Rows, regime: str, estimator: str) -> str:
     """Slopes by atoms and parameter as lines of text, and how often each occupancy came."""
-    lines = [f"{'atoms':>5}  {'parameter':<10}{'slope [95% interval]':<24}{'theory':>8}  cells at each n"]
+    lines = [f"{'atoms':>5}  {'parameter':<10}{'slope [95% interval]':<24}{'theory':>8}  cells at a size, sizes"]
     for found in cell_rates(rows, regime, estimator):
-        counts = ", ".join(f"{n}: {count}" for n, count in zip(found.sizes, found.counts, strict=True))
-        said = str(found.slope) if found.slope else "-"
+        ranges = (f"{min(part):,} to {max(part):,}" for part in (found.counts, found.sizes) if part)
+        counts, said = ", ".join(ranges), str(found.slope) if found.slope else "-"
         lines.append(f"{found.atoms:>5}  {found.parameter:<10}{said:<24}{found.theory:>+8.3f}  {counts}")
     held = ", ".join(f"{key}: {value:.0%}" for key, value in shares(rows, regime, estimator).items())
     return "\n".join([*lines, f"atoms in the cells: {held}"])

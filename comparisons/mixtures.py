@@ -14,6 +14,7 @@ from bayes_moe import diagnostics, nuts, parameters, relabel
 from bayes_moe.data import float64
 from bayes_moe.invariants import invariants
 from bayes_moe.parameters import Params
+from bayes_moe.units import Units
 from comparisons.estimators import Draws, Estimate, Estimator, Problem, credible
 from mle import em, starts
 from mle.fit import Start
@@ -92,24 +93,28 @@ def climb_all(
 
 
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
-    """NUTS from EM modes, judged by the gate on label-invariant quantities; draws are relabelled (ECR)."""
-    moe, x, y, _ = problem
-    modes = em_modes(problem, rng_key, settings)
+    """NUTS from EM modes, judged by the gate on label-invariant quantities; draws are relabelled (ECR).
+
+    The data are standardised, as the default priors expect, and the draws carried back to the data's own units.
+    """
+    units, moe = Units.of(problem.x, problem.y), problem.moe
+    x, y = units.standard(problem.x, problem.y)
+    modes = em_modes(problem._replace(x=x, y=y), rng_key, settings)
     options = {name: value for name, value in settings.items() if name not in ("n_init", "max_iter", "tol", "thin")}
     idata = nuts.sample(moe, x, y, rng_key=rng_key, init=modes, progress_bar=False, **options)
     verdict = diagnostics.check(idata, invariants(moe, idata, x[:PROBES], y[:PROBES]))
     named = relabel.relabel(moe, idata, x, y, thin=settings["thin"])
-    filled = relabel.filled(idata)
+    shares = relabel.number_of_experts(idata).mean("chain")
     info = {
         "verdicts": [str(verdict)],
         "divergences": verdict.divergences,
         "max_rhat": verdict.max_rhat,
         "min_ess": min(verdict.min_ess_bulk, verdict.min_ess_tail),
         "em_modes": len(modes),
-        **{f"filled_{k}": float((filled == k).mean()) for k in range(1, moe.gate.experts + 1)},
+        **{f"filled_{count}": float(shares.sel(experts=count)) for count in shares["experts"].values},
     }
     sampled = named["relabelled"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    draws: Draws = {name: sampled[name].values for name in moe.fields}
+    draws: Draws = units.original({name: sampled[name].values for name in moe.fields})
     return Estimate(draws, "ok" if verdict.passed else "failed_gate", info, _intervals(problem, draws))
 
 

@@ -14,7 +14,7 @@ SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", "dia
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
-    ("_numpyro", "compilation", "numerics", "blocks"),
+    ("_numpyro", "compilation", "numerics", "blocks", "repulsion"),
     ("data",),
     ("parameters",),
     ("gaussian",),
@@ -24,7 +24,7 @@ ORDER = (
     ("moe",),
     ("varying",),
     ("families",),
-    ("losses", "information", "voronoi", "solvability", "dendrogram"),
+    ("losses", "information", "voronoi", "solvability", "dendrogram", "units"),
     ("priors",),
     ("modes",),
     ("sampler",),
