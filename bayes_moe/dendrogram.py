@@ -92,6 +92,10 @@ def choose(moe: MoE, levels: list[Level], x: object, y: object, omega: float | N
 
     DIC(k) = -(height_k + omega x mean log density at level k)
 
+    height_k is that of the merge that leads from k atoms to k - 1. The formula and omega = log n agree with a public
+    re-implementation, which counts the merge that led to k instead; they were not checked against the paper itself.
+    Both choose alike where n is large: below the true number the log density falls, above it heights vanish.
+
     Parameters
     ----------
     moe : MoE

@@ -24,7 +24,7 @@ class Verdict:
         What failed; empty if nothing did.
     divergences : int
     max_rhat, min_ess_bulk, min_ess_tail, min_ebfmi : float
-        The worst over the log density and all parameters; NaN if it could not be computed.
+        The worst over the log density and all parameters or quantities; NaN if it could not be computed.
     """
 
     reasons: tuple[str, ...]
@@ -44,10 +44,10 @@ class Verdict:
         return "passed" if self.passed else "FAILED: " + "; ".join(self.reasons)
 
 
-def check(idata: xr.DataTree) -> Verdict:
+def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
     """Apply the sampling gate to a posterior.
 
-    Label-invariant quantities come first: the log density ``lp``, then each parameter. Passing takes: no divergence;
+    It looks at the log density ``lp`` and at each parameter, or at the quantities given. Passing takes: no divergence;
     rank-normalised split R-hat below 1.01; bulk and tail ESS of at least 100 for each chain; E-BFMI of at least
     0.3 in every chain; finite draws; no constant chain. What is missing counts as failed.
 
@@ -55,6 +55,9 @@ def check(idata: xr.DataTree) -> Verdict:
     ----------
     idata : xarray.DataTree
         With groups ``posterior`` and ``sample_stats``.
+    quantities : xarray.Dataset, dims (chain, draw, ...), optional
+        What to judge in place of the parameters, whose labels may switch: for exchangeable experts, what
+        :func:`bayes_moe.invariants.invariants` returns.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def check(idata: xr.DataTree) -> Verdict:
     """
     stats = idata["sample_stats"].to_dataset() if "sample_stats" in idata.children else xr.Dataset()
     missing = [f"sample_stats lacks {name}" for name in NEEDED if name not in stats]
-    draws = idata["posterior"].to_dataset()
+    draws = idata["posterior"].to_dataset() if quantities is None else quantities
     if "lp" in stats:
         draws = draws.assign(lp=stats["lp"])
     bad = _degenerate(draws)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,12 +84,16 @@ def potential_and_grad(model: Model, where: Layout) -> Callable:
 
 
 def draw_starts(
-    model: Model, where: Layout, args: tuple, key: Array, count: int, start: dict[str, Array] | None
+    model: Model, where: Layout, args: tuple, key: Array, count: int, starts: Sequence[dict[str, Array]] | None
 ) -> np.ndarray:
-    """Return free vectors to search modes from: the one given, or random ones."""
-    if start is None:
+    """Return free vectors to search modes from: those given, or random ones."""
+    if starts is None:
         box = generator(key).uniform(-START_RADIUS, START_RADIUS, (count, where.size))
         return box.astype(jnp.result_type(float))
+    return np.stack([_given_start(model, where, args, key, start) for start in starts])
+
+
+def _given_start(model: Model, where: Layout, args: tuple, key: Array, start: dict[str, Array]) -> np.ndarray:
     missing = [name for name, _ in where.shapes if name not in start]
     if missing:
         raise ValueError(f"init must give every latent site, missing: {', '.join(missing)}.")
@@ -103,7 +107,7 @@ def draw_starts(
     outside = [name for name, part in parts.items() if not np.isfinite(part).all()]
     if outside:
         raise ValueError(f"init must lie inside the prior's support, which it does not for: {', '.join(outside)}.")
-    return np.concatenate([np.ravel(parts[name]) for name, _ in where.shapes])[None]
+    return np.concatenate([np.ravel(parts[name]) for name, _ in where.shapes])
 
 
 def generator(key: Array) -> np.random.Generator:

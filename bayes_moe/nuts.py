@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from numbers import Integral, Real
 
@@ -130,7 +130,7 @@ def sample(
     target_accept_prob: float | None = None,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
-    init: str | Mapping[str, object] = "mode",
+    init: str | Mapping[str, object] | Sequence[Mapping[str, object]] = "mode",
     until_ess: float | None = None,
     log_likelihood: bool = False,
     posterior_predictive: bool = False,
@@ -155,9 +155,9 @@ def sample(
     target_accept_prob : float, optional
         As in NumPyro. By default 0.8; or 0.7 where the posterior is near normal, its log density falling by 1 to 5, a
         normal's by 2, two standard deviations from the mode along each whitened axis. Longer steps do no harm there.
-    init : "mode" or mapping
+    init : "mode", mapping or sequence of mappings
         Where chains start: overdispersed around the posterior modes found from one random start for each chain,
-        or around the mode found from these values.
+        or around the modes found from these values, chain by chain in turn, the likeliest mode first.
     until_ess : float, optional
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
@@ -193,7 +193,7 @@ def sample(
     with jax.enable_x64(dtype != "float32"):
         target, args, model, model_args = _problem(moe, x, y, prior)
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
-        start = None if isinstance(init, str) else moe.params(**init) if isinstance(moe, MoE) else init
+        start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
             layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update, light)
@@ -234,6 +234,14 @@ def _rounded(args: tuple) -> tuple:
     return ((moe, prior, jax.tree.map(lambda a: a.astype(jnp.float32), data)),)
 
 
+def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> list[Mapping[str, object]] | None:
+    """Return the values to start from, checked where the model says what they are; None for random ones."""
+    if isinstance(init, str):
+        return None
+    given = [init] if isinstance(init, Mapping) else list(init)
+    return [moe.params(**values) for values in given] if isinstance(moe, MoE) else given
+
+
 def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> None:
     for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
         value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
@@ -242,8 +250,9 @@ def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> N
     accept = settings.target_accept_prob
     if accept is not None and (not isinstance(accept, Real) or not 0 < accept < 1):
         raise ValueError(f"target_accept_prob must lie between 0 and 1, or be None, got {accept!r}.")
-    if init != "mode" and not isinstance(init, Mapping):
-        raise ValueError(f"init must be 'mode' or a mapping from parameter name to value, got {init!r}.")
+    several = isinstance(init, Sequence) and len(init) > 0 and all(isinstance(one, Mapping) for one in init)
+    if not (isinstance(init, str) and init == "mode") and not isinstance(init, Mapping) and not several:
+        raise ValueError(f"init must be 'mode', a mapping from parameter name to value, or several, got {init!r}.")
     if until_ess is not None and (not isinstance(until_ess, Real) or not until_ess > 0):
         raise ValueError(f"until_ess must be positive, or None, got {until_ess!r}.")
     if dtype not in ("mixed", "float64", "float32"):

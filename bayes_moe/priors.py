@@ -17,6 +17,7 @@ from numpyro.distributions import Distribution, constraints
 from bayes_moe.data import float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Field
+from bayes_moe.repulsion import Repulsive
 
 Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
 
@@ -53,6 +54,23 @@ def covariance(field: Field) -> Distribution:
     if field.support is not constraints.positive_definite:
         return dist.InverseGamma(1.5, SCALE / 2)
     return dist.InverseWishart(field.shape[-1] + 2.0, scale_tril=np.sqrt(SCALE) * np.eye(field.shape[-1]))
+
+
+def repulsive(name: str, *, scale: float = 2.0, distance: float = 0.5) -> dict[str, Callable[[MoE], Distribution]]:
+    """Prior under which the experts keep their distance in one parameter: an entry to merge over the defaults.
+
+    Parameters
+    ----------
+    name : str
+        A parameter of real entries with experts in front: ``c``, ``a`` or ``b`` of a Gaussian-gated mixture.
+    scale, distance : float
+        See :class:`bayes_moe.repulsion.Repulsive`.
+
+    Examples
+    --------
+    >>> tree = nuts.sample(moe, x, y, rng_key=0, prior=priors.repulsive("c", distance=0.5))
+    """
+    return {name: lambda moe: Repulsive(moe.fields[name].shape, scale, distance)}
 
 
 @float64

@@ -105,7 +105,7 @@ def ecr(allocations: np.ndarray, experts: int, pivot: int) -> np.ndarray:
     """
     target, order = allocations[pivot], None
     for _ in range(MAX_ITER):
-        new = np.array([_match(_overlap(target, row, experts)) for row in allocations])
+        new = np.array([match(_overlap(target, row, experts)) for row in allocations])
         if order is not None and np.array_equal(new, order):
             break
         order = new
@@ -133,7 +133,7 @@ def stephens(share: np.ndarray) -> np.ndarray:
     for _ in range(MAX_ITER):
         mean = np.take_along_axis(share, order[:, None, :], axis=2).mean(axis=0)
         log_mean = np.log(np.maximum(mean, 1e-300))
-        new = np.array([_match(log_mean.T @ r) for r in share])  # the entropy of r is the same for every permutation
+        new = np.array([match(log_mean.T @ r) for r in share])  # the entropy of r is the same for every permutation
         if np.array_equal(new, order):
             break
         order = new
@@ -161,8 +161,38 @@ def filled(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
     return (idata["posterior"]["pi"] >= threshold).sum("expert").rename("filled")
 
 
-def _match(gain: np.ndarray) -> np.ndarray:
-    """Raw label for each new label, with the largest total gain (new, raw)."""
+def number_of_experts(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
+    """Posterior of the number of filled experts, by chain: chains that differ have not mixed over it.
+
+    Parameters
+    ----------
+    idata : xarray.DataTree
+    threshold : float
+        See :func:`filled`.
+
+    Returns
+    -------
+    xarray.DataArray, dims (chain, experts)
+        Share of the chain's draws with so many filled experts, 1 to all; average over chains for the posterior.
+    """
+    counts = filled(idata, threshold)
+    numbers = xr.DataArray(np.arange(1, idata["posterior"].sizes["expert"] + 1), dims="experts")
+    shares = (counts == numbers).mean("draw").transpose("chain", "experts")
+    return shares.assign_coords(experts=numbers.values).rename("number_of_experts")
+
+
+def match(gain: np.ndarray) -> np.ndarray:
+    """Raw label for each new label, with the largest total gain (new, raw).
+
+    Parameters
+    ----------
+    gain : ndarray, shape (experts, experts)
+        What each pair is worth.
+
+    Returns
+    -------
+    ndarray of int, shape (experts,)
+    """
     return linear_sum_assignment(gain, maximize=True)[1]
 
 

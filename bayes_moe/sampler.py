@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -137,7 +137,7 @@ def run(
     args: tuple,
     rng_key: Array,
     settings: Settings,
-    start: dict[str, Array] | None = None,
+    start: Sequence[dict[str, Array]] | None = None,
     until_ess: float | None = None,
     on_progress: Callable[[int], None] = lambda transitions: None,
     light: tuple | None = None,
@@ -152,8 +152,8 @@ def run(
         Its arguments: pytrees of arrays.
     rng_key : JAX key
     settings : Settings
-    start : dict of str to array, optional
-        Constrained values to search the mode from; else one random start for each chain.
+    start : sequence of dict of str to array, optional
+        Constrained values to search modes from; else one random start for each chain.
     until_ess : float, optional
         Stop when the bulk ESS of every coordinate has reached it; judged every CHECK draws.
     on_progress : callable

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from comparisons import gaussian_regimes, gaussian_studies
 from comparisons.regimes import drifting
 from comparisons.study import Regime, Study
 
@@ -188,4 +189,5 @@ STUDIES: dict[str, Callable[[bool], Study]] = {
     **{f"contaminated-{name}": partial(figure, name) for name in FIGURES},
     **{f"contaminated-{name}-published": partial(published, name) for name in FIGURES},
     "contaminated-exponents": exponents,
+    **{f"gaussian-gated-{model}": partial(gaussian_studies.study, model) for model in gaussian_regimes.MODELS},
 }

@@ -19,13 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayes_moe import losses
 from bayes_moe.data import float64
 from comparisons import estimators
 from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study
 
-TEST_ROWS = 2000  # covariates over which Hellinger distances are averaged
 PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
 
 
@@ -97,15 +95,14 @@ def measure(regime: Regime, draws: estimators.Draws, truth: dict[str, np.ndarray
     ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``radius_*`` the error
     that 95% of the draws stay below, ``spread_*`` the standard deviation of the draws (root of the summed variances).
     """
-    names = [*truth, "contamination", "hellinger"]
     arrays = jax.tree.map(jnp.asarray, (draws, truth))
     point = {name: jnp.asarray(value)[None] for name, value in estimators.mean(draws).items()}
     of_draws = _losses(regime, *arrays)
     of_point = _losses(regime, point, arrays[1])
-    out = {f"error_{name}": float(of_point[name][0]) for name in names}
-    out |= {f"loss_{name}": float(np.mean(of_draws[name])) for name in names}
-    out |= {f"radius_{name}": float(np.quantile(of_draws[name], estimators.LEVEL)) for name in names}
-    out |= {f"spread_{name}": float(np.sqrt(draws[name].var(axis=0).sum())) for name in truth}
+    out = {f"error_{name}": float(values[0]) for name, values in of_point.items()}
+    out |= {f"loss_{name}": float(np.mean(values)) for name, values in of_draws.items()}
+    out |= {f"radius_{name}": float(np.quantile(values, estimators.LEVEL)) for name, values in of_draws.items()}
+    out |= {f"spread_{name}": float(np.sqrt(values.var(axis=0).sum())) for name, values in draws.items()}
     return out
 
 
@@ -124,17 +121,7 @@ def _losses(regime: Regime, draws: dict, truth: dict) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=64)
 def _compiled_losses(regime: Regime) -> Callable:
-    x = np.random.default_rng(0).normal(size=(TEST_ROWS, regime.moe.gate.features))
-    covariates = jax.tree.map(jnp.asarray, regime.moe.prepare(x))
-
-    def one(params: dict, truth: dict) -> dict:
-        return {
-            **losses.errors(params, truth),
-            "contamination": losses.contamination(params, truth, frozen=regime.frozen, regime=regime.loss),
-            "hellinger": losses.hellinger(regime.moe, params, truth, covariates),
-        }
-
-    return jax.jit(lambda draws, truth: jax.lax.map(lambda draw: one(draw, truth), draws, batch_size=16))
+    return jax.jit(lambda draws, truth: jax.lax.map(lambda draw: regime.losses(draw, truth), draws, batch_size=16))
 
 
 def provenance(seconds: float) -> dict[str, object]:

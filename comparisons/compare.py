@@ -42,7 +42,7 @@ def _slopes(first: tuple[Study, summary.Rows], second: tuple[Study, summary.Rows
     lines = [f"{'slope of the median error':<52}{'A':>24}{'B':>24}{'A - B':>10}"]
     regimes = {regime.name: regime for regime in second[0].regimes}
     for regime in (r for r in first[0].regimes if r.name in regimes):
-        for parameter in regime.moe.fields:
+        for parameter in regime.main:
             pair = [
                 {c.label: c.slope() for c in summary.curves(rows, study, where, parameter)}
                 for (study, rows), where in ((first, regime), (second, regimes[regime.name]))

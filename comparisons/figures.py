@@ -17,6 +17,9 @@ from comparisons.study import Regime, Study
 STYLES = {
     "MLE": {"color": "#0072B2", "marker": "o"},
     "MLE, near start": {"color": "#56B4E9", "marker": "x", "linestyle": ":"},
+    "EM": {"color": "#0072B2", "marker": "o"},
+    "EM, near start": {"color": "#56B4E9", "marker": "x", "linestyle": ":"},
+    "one EM step": {"color": "#CC79A7", "marker": "+", "linestyle": "--"},
     "posterior mean": {"color": "#D55E00", "marker": "s"},
     "posterior, expected": {"color": "#009E73", "marker": "^"},
 }
@@ -75,7 +78,7 @@ def rate_plot(rows: summary.Rows, study: Study, path: Path) -> Path:
     -------
     Path
     """
-    save(rates_figure(rows, study, list(study.regimes[0].moe.fields)), path)
+    save(rates_figure(rows, study, study.regimes[0].main), path)
     return path
 
 
@@ -167,8 +170,8 @@ def _panel(
         if slope := c.slope(statistic):
             notes.append((str(slope), style["color"]))
     sizes = sorted({n for c in curves for n in c.sizes})
-    if parameter in regime.moe.fields:
-        limit = rates.bound(regime, sizes, statistic)[parameter]
+    limit = rates.bound(regime, sizes, statistic).get(parameter)
+    if limit is not None:
         axis.plot(sizes, limit, "k--", lw=1.2, label=BOUND)
         values.append(limit)
         if len(sizes) > 1:

@@ -162,8 +162,11 @@ def bound(regime: Regime, sizes: Sequence[int], statistic: str = "median") -> di
     Returns
     -------
     dict of str to ndarray
-        For each parameter, one value a size, in the same error as :func:`bayes_moe.losses.errors`.
+        For each parameter, one value a size, in the same error as :func:`bayes_moe.losses.errors`. Empty for a regime
+        without scales: over-fitted, its information is singular.
     """
+    if regime.scales is None:
+        return {}
     rows = [_efficient_errors(regime, int(n), statistic != "median") for n in sizes]
     return {name: np.array([STATISTICS[statistic](row[name]) for row in rows]) for name in regime.moe.fields}
 
@@ -192,24 +195,16 @@ def _efficient_errors(regime: Regime, n: int, linear: bool) -> dict[str, np.ndar
 
 
 def relative_bound(regime: Regime, n: int) -> dict[str, float]:
-    """Root mean square of the efficient limit's error over the size of what is estimated.
-
-    Sizes: e^tau*; |beta*|, but at least 1, a change of one in the log odds for one standard deviation of x; |eta*|, and
-    in a homogeneous regime |eta* - eta0|, the only thing that tells the adapter from the frozen expert.
-    """
-    truth = regime.truth(n)
-    eta = truth["eta"]
-    away = eta - regime.frozen[: eta.shape[1]] if regime.loss == "homogeneous" else eta
-    scale = {
-        "tau": float(np.exp(truth["tau"]).sum()),
-        "beta": max(float(np.linalg.norm(truth["beta"])), 1.0),
-        "eta": float(np.linalg.norm(away)),
-    }
-    return {name: float(values[0]) / scale[name] for name, values in bound(regime, [n], "rmse").items()}
+    """Root mean square of the efficient limit's error over the size of what is estimated, the regime's scale."""
+    limit = bound(regime, [n], "rmse")
+    scale = regime.scales(regime.truth(n)) if limit else {}
+    return {name: float(values[0]) / scale[name] for name, values in limit.items()}
 
 
 def window(regime: Regime, sizes: Sequence[int]) -> tuple[int, ...]:
     """Sizes in the asymptotic window: every parameter's relative bound is at most a third, there and above."""
+    if regime.scales is None:
+        return ()
     inside = []
     for n in sorted(sizes, reverse=True):
         if max(relative_bound(regime, n).values()) > WINDOW:

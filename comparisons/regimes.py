@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from functools import cache, partial
 
-from bayes_moe import contaminated
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_moe import MoE, contaminated, losses
+from bayes_moe.data import Covariates
+from bayes_moe.parameters import Params
 from comparisons.study import Regime
+
+TEST_ROWS = 2000  # covariates over which Hellinger distances are averaged
 
 
 def exponents(same: bool, power: float = 1 / 8) -> dict[str, float]:
@@ -62,5 +72,48 @@ def drifting(
         shift = eta[-1] if activation == "linear" and reference == "last" else 0.0
         return moe.params(tau=tau, beta=beta, eta=(eta - shift)[:rows])
 
-    loss = "homogeneous" if same else "heterogeneous"
-    return Regime(name, title, moe, eta0, loss, truth, exponents(same, power), assumptions)
+    measured = contamination_losses(moe, eta0, "homogeneous" if same else "heterogeneous")
+    scales = partial(contamination_scales, away_from=eta0[:rows] if same else np.zeros_like(eta0[:rows]))
+    return Regime(name, title, moe, truth, measured, exponents(same, power), scales, assumptions=assumptions)
+
+
+def contamination_losses(moe: MoE, frozen: np.ndarray, kind: str) -> Callable[[Params, Params], dict[str, Array]]:
+    """Errors of the parameters, the contamination loss of that kind, and the Hellinger distance.
+
+    Parameters
+    ----------
+    moe : MoE
+    frozen : ndarray, shape (K, d)
+        The frozen expert's class vectors.
+    kind : "homogeneous" or "heterogeneous"
+    """
+
+    def measured(params: Params, truth: Params) -> dict[str, Array]:
+        return {
+            **losses.errors(params, truth),
+            "contamination": losses.contamination(params, truth, frozen=frozen, regime=kind),
+            "hellinger": losses.hellinger(moe, params, truth, _test_covariates(moe)),
+        }
+
+    return measured
+
+
+@cache
+def _test_covariates(moe: MoE) -> Covariates:
+    x = np.random.default_rng(0).normal(size=(TEST_ROWS, moe.gate.features))
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(jnp.asarray, moe.prepare(x))
+
+
+def contamination_scales(truth: Params, away_from: np.ndarray) -> dict[str, float]:
+    """Sizes of what is estimated.
+
+    e^tau*; |beta*|, but at least 1, a change of one in the log odds for one standard deviation of x;
+    |eta* - away_from|, which is |eta* - eta0| in a homogeneous regime, the only thing that tells the adapter from the
+    frozen expert, and |eta*| in others.
+    """
+    return {
+        "tau": float(np.exp(truth["tau"]).sum()),
+        "beta": max(float(np.linalg.norm(truth["beta"])), 1.0),
+        "eta": float(np.linalg.norm(truth["eta"] - away_from)),
+    }

@@ -99,7 +99,7 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
         "pairs": _pairs(records, study, ran),
         "window_rule": "a third",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
-        "windows": [_window(regime, sizes) for regime in ran],
+        "windows": [_window(regime, sizes) for regime in ran if regime.scales],
         "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
         "optimisation": [line for regime in ran for line in _optimisation(records, regime)],
         "coverages": [line for regime in ran for line in _coverages(records, regime)],

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import MoE
+from bayes_moe.parameters import Params
 from comparisons.estimators import ESTIMATORS, Estimator
 
 NUMERICS = 2  # raise it when the same cell gives another answer
@@ -30,14 +31,17 @@ class Regime:
     name, title : str
         For the command line, and for people.
     moe : MoE
-    frozen : ndarray, shape (K, d)
-        The frozen expert's class vectors.
-    loss : "homogeneous" or "heterogeneous"
-        Which contamination loss applies.
+        What is fitted.
     truth : callable
         From n to parameters.
+    losses : callable
+        From an estimate and the truth to numbers by name: pure, compiled and mapped over draws.
     exponents : mapping of str to float
         What theory says of each error: n to this power.
+    scales : callable, optional
+        From the truth to the size of each parameter, beside which its Cramér–Rao bound is set; without, there is none.
+    generator : MoE, optional
+        What data are drawn from, where it is not what is fitted.
     assumptions : tuple of str
         What the settings take for granted, for the report.
     """
@@ -45,19 +49,34 @@ class Regime:
     name: str
     title: str
     moe: MoE
-    frozen: np.ndarray
-    loss: str
-    truth: Callable[[int], dict[str, np.ndarray]]
+    truth: Callable[[int], Params]
+    losses: Callable[[Params, Params], dict[str, Array]]
     exponents: Mapping[str, float]
+    scales: Callable[[Params], dict[str, float]] | None = None
+    generator: MoE | None = None
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> MoE:
+        """What data are drawn from."""
+        return self.generator or self.moe
+
+    @property
+    def main(self) -> list[str]:
+        """Errors to show first: those of the parameters, or of what else theory speaks of."""
+        return [name for name in self.moe.fields if name in self.exponents] or list(self.exponents)
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - regimes live as long as the process
     def fingerprint(self, n: int) -> dict[str, object]:
         """Truth at n, and what the model says there of a few points: a regime with another model is another regime."""
         truth = self.truth(n)
         points = np.cos(np.arange(3 * self.moe.gate.features)).reshape(3, -1)
-        said = self.moe.class_probabilities(truth, points)
-        return {"truth": {name: _digits(value) for name, value in truth.items()}, "says": _digits(said)}
+        if not self.moe.real:
+            said = {"says": _digits(self.moe.class_probabilities(truth, points))}
+        else:
+            density = self.source.log_density(truth, points, points[:, 0])
+            said = {"says": _digits(density), "fitted": {name: f.shape for name, f in self.moe.fields.items()}}
+        return {"truth": {name: _digits(value) for name, value in truth.items()}, **said}
 
 
 def _digits(values: np.ndarray) -> list[str]:
@@ -158,8 +177,11 @@ class Study:
         return key_of([self.seed, "fit", self.identity(cell)])
 
     def data(self, cell: Cell) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Covariates (standard normal), labels and truth of a cell."""
+        """Covariates (the gate's own, or standard normal), responses and truth of a cell."""
         regime, key = self.regime(cell.regime), self.data_key(cell)
+        if regime.source.gate.generative:
+            truth = regime.truth(cell.n)
+            return *regime.source.simulate_joint(key, truth, cell.n), truth
         x_key, y_key = jax.random.split(key)
         with jax.enable_x64(True):
             x = np.asarray(jax.random.normal(x_key, (cell.n, regime.moe.gate.features)))

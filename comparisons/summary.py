@@ -12,7 +12,14 @@ from comparisons import rates
 from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 
-POINT = {"mle": "MLE", "mle-near": "MLE, near start", "nuts": "posterior mean"}
+POINT = {
+    "mle": "MLE",
+    "mle-near": "MLE, near start",
+    "nuts": "posterior mean",
+    "em": "EM",
+    "em-near": "EM, near start",
+    "em-one-step": "one EM step",
+}
 SPREAD = "posterior, spread"
 SYMBOLS = {"tau": "e^tau"}
 Rows = Sequence[dict[str, object]]
@@ -99,16 +106,24 @@ def _block(rows: Rows, study: Study, regime: Regime) -> str:
     sizes = sizes_of(rows, regime)
     head = f"{'median error':<30}" + "".join(f"{f'n={n}':>10}" for n in sizes) + "   slope [95% interval]"
     lines = [f"{regime.name}: {regime.title}", head]
-    for parameter, bounds in rates.bound(regime, sizes).items():
+    limits = rates.bound(regime, sizes)
+    for parameter in regime.main:
         name = SYMBOLS.get(parameter, parameter)
         for c in curves(rows, study, regime, parameter):
             found = dict(zip(c.sizes, c.values(), strict=True))
             cells = "".join(f"{found[n]:>10.3f}" if n in found else f"{'-':>10}" for n in sizes)
             lines.append(f"{f'{name:<6} {c.label}':<30}{cells}   {c.slope() or '-'}")
-        cells = "".join(f"{value:>10.3f}" for value in bounds)
-        rate = f"{rates.ols_slope(sizes, bounds[:, None])[0]:+.2f}" if len(sizes) > 1 else "-"
-        lines.append(f"{f'{name:<6} Cramér–Rao bound':<30}{cells}   {rate} (theory {regime.exponents[parameter]:+.3f})")
+        lines.append(_bound(name, sizes, limits.get(parameter), regime.exponents[parameter]))
     return "\n".join(lines)
+
+
+def _bound(name: str, sizes: Sequence[int], limit: np.ndarray | None, theory: float) -> str:
+    """Line of the Cramér–Rao bound, where there is one, and of the theory."""
+    if limit is None:
+        return f"{f'{name:<6} theory':<30}{'':>{10 * len(sizes)}}   {theory:+.3f}"
+    cells = "".join(f"{value:>10.3f}" for value in limit)
+    rate = f"{rates.ols_slope(sizes, limit[:, None])[0]:+.2f}" if len(sizes) > 1 else "-"
+    return f"{f'{name:<6} Cramér–Rao bound':<30}{cells}   {rate} (theory {theory:+.3f})"
 
 
 def failures(rows: Rows) -> str:
@@ -180,8 +195,8 @@ def _record(regime: Regime, parameter: str, c: Curve, statistic: str) -> dict[st
         "theory": theory,
         "p_theory": found.p_value(theory),
     }
-    if parameter in regime.moe.fields:
-        limit = rates.bound(regime, c.sizes, statistic)[parameter]
+    limit = rates.bound(regime, c.sizes, statistic).get(parameter)
+    if limit is not None:
         rate = float(rates.ols_slope(c.sizes, limit[:, None])[0])
         ratio = float(np.exp(np.mean(np.log(c.values(statistic) / limit))))
         record |= {"bound": rate, "p_bound": found.p_value(rate), "over_bound": ratio}

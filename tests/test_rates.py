@@ -1,5 +1,7 @@
 """Log-log slopes, their intervals, and the slopes of an efficient estimator."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy.stats import chi2, norm
@@ -68,10 +70,17 @@ def test_slope_is_printed_with_its_interval():
 # The efficient estimator -----------------------------------------------------------------------------------------
 
 
+def heterogeneous(moe, truth):
+    frozen = np.array([[1.0], [0.0]])
+    scales = functools.partial(regimes.contamination_scales, away_from=np.zeros((1, 1)))
+    measured = regimes.contamination_losses(moe, frozen, "heterogeneous")
+    return Regime("one", "one", moe, lambda n: truth, measured, {}, scales)
+
+
 def test_median_error_of_one_parameter_is_its_bound_times_the_normal_quartile():
     moe = contaminated([[1.0], [0.0]], frozen_activation="linear", activation="tanh")
     truth = moe.params(tau=0.0, beta=0.5, eta=-1.5)
-    regime = Regime("one", "one", moe, np.array([[1.0], [0.0]]), "heterogeneous", lambda n: truth, {})
+    regime = heterogeneous(moe, truth)
     n = 10**6
     found = rates.bound(regime, [n])
     x = np.random.default_rng(0).normal(size=(20_000, 1))
@@ -159,7 +168,7 @@ def test_intervals_are_calibrated(statistic, coordinates, paired, monkeypatch):
 def one_dimensional(tau=0.0):
     moe = contaminated([[1.0], [0.0]], frozen_activation="linear", activation="tanh")
     truth = moe.params(tau=tau, beta=0.5, eta=-1.5)
-    return Regime("one", "one", moe, np.array([[1.0], [0.0]]), "heterogeneous", lambda n: truth, {})
+    return heterogeneous(moe, truth)
 
 
 def test_root_mean_square_bound_is_the_cramer_rao_bound():

@@ -84,6 +84,16 @@ def test_filled_counts_weights_above_the_threshold():
     assert (counts.values.ravel()[1:] == 3).all()
 
 
+def test_the_posterior_of_the_number_of_experts_is_told_by_chain():
+    tree, _ = shuffled_tree()
+    tree["posterior"]["pi"][0, : DRAWS // 2] = [0.995, 0.004, 0.001]
+    found = relabel.number_of_experts(tree)
+    assert found.dims == ("chain", "experts")
+    np.testing.assert_array_equal(found["experts"], [1, 2, 3])
+    np.testing.assert_array_equal(found, [[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]])
+    assert (relabel.number_of_experts(tree, threshold=0.002).sel(experts=2) == [0.5, 0.0]).all()
+
+
 BAD = [
     (lambda: relabel.relabel(MOE, shuffled_tree()[0], method="sort"), "method must be one of"),
     (lambda: relabel.relabel(MOE, shuffled_tree()[0]), "x and y are needed"),

@@ -1,0 +1,77 @@
+"""What a posterior of exchangeable experts says whatever their labels: the quantities on which to judge a sampler."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from bayes_moe import voronoi
+from bayes_moe.data import Observations, float64
+from bayes_moe.moe import MoE
+from bayes_moe.parameters import Params
+
+
+@float64
+def invariants(moe: MoE, idata: xr.DataTree, x: object, y: object, truth: Params | None = None) -> xr.Dataset:
+    """Label-invariant quantities of each draw, to pass to :func:`bayes_moe.diagnostics.check`.
+
+    Parameters
+    ----------
+    moe : MoE
+        With a generative gate, whose experts are exchangeable.
+    idata : xarray.DataTree
+        From :func:`bayes_moe.nuts.sample`.
+    x, y : array-like, shapes (m, d) and (m,)
+        A few fixed points.
+    truth : dict of str to array, optional
+        A mixing measure to be near to, with as many atoms as it likes.
+
+    Returns
+    -------
+    xarray.Dataset, dims (chain, draw, ...)
+        ``log_density``, log p(x, y) at the points; ``log_conditional``, log p(y | x) there; ``sorted_pi`` and so on: of
+        each parameter's coordinates, the values of all experts in ascending order; with a truth, ``voronoi``.
+
+    Raises
+    ------
+    ValueError
+        For a model whose experts are not exchangeable.
+    """
+    if not moe.gate.generative:
+        raise ValueError("invariants is for exchangeable experts; a frozen expert has its label already.")
+    posterior = idata["posterior"].to_dataset()
+    draws = {name: posterior[name].transpose("chain", "draw", ...).values for name in moe.fields}
+    data = jax.tree.map(jnp.asarray, moe.observe(x, y))
+    target = None if truth is None else jax.tree.map(jnp.asarray, dict(truth))
+    found = _of_draws(moe, jax.tree.map(jnp.asarray, draws), data, target)
+    return xr.Dataset(
+        {
+            name: (("chain", "draw", *(f"{name}_{axis}" for axis in range(np.ndim(value) - 2))), np.asarray(value))
+            for name, value in found.items()
+        },
+        coords={name: posterior.coords[name] for name in ("chain", "draw")},
+    )
+
+
+@jax.jit
+def _of_draws(moe: MoE, draws: Params, data: Observations, truth: Params | None) -> dict[str, Array]:
+    return jax.lax.map(lambda chain: jax.vmap(lambda params: of(moe, params, data, truth))(chain), draws)
+
+
+def of(moe: MoE, params: Params, data: Observations, truth: Params | None = None) -> dict[str, Array]:
+    """Label-invariant quantities of one parameter set; pure.
+
+    Parameters
+    ----------
+    moe : MoE
+    params : dict of str to array
+    data : Observations
+        A few fixed points.
+    truth : dict of str to array, optional
+    """
+    out = {"log_density": moe.log_densities(params, data), "log_conditional": moe.log_conditional(params, data)}
+    out |= {f"sorted_{name}": jnp.sort(value, axis=0) for name, value in params.items()}
+    return out if truth is None else out | {"voronoi": voronoi.voronoi(params, truth)}

@@ -1,0 +1,56 @@
+"""The studies of the Gaussian-gated mixture, one for each published model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from comparisons import gaussian_regimes, mixtures
+from comparisons.study import Study
+
+EXPERTS = (3, 4, 5)
+ONE_STEP = {"n_init": 1, "max_iter": 1, "tol": 1e-5}
+NEAR = {"n_init": 1, "max_iter": 2000, "tol": 1e-5}
+DATA = {"n_init": 6, "max_iter": 2000, "tol": 1e-5}
+NUTS = {
+    "n_init": 4,
+    "max_iter": 300,
+    "tol": 1e-4,
+    "thin": 20,
+    "num_warmup": 300,
+    "num_samples": 1000,
+    "num_chains": 4,
+}
+
+# The published sizes, linspace(100, 500, 5) and linspace(500, 1e5, 95), thinned: every fifth of the latter.
+PUBLISHED = tuple(int(n) for n in dict.fromkeys([*np.linspace(100, 500, 5), *np.linspace(500, 1e5, 95)[::5].round()]))
+CONVERGED = (500, 2000, 8000, 30_000, 100_000)
+
+
+def study(model: str, quick: bool = False) -> Study:
+    """One published model, fitted with the right number of experts, with one more and with two more.
+
+    "em-one-step" is what the published code computed: one EM step from a start near the truth. "em-near" goes on to the
+    end from there, "em" from starts that the data give.
+
+    Parameters
+    ----------
+    model : "m1", "m2", "m3" or "m4"
+    quick : bool
+    """
+    settings = {"em-one-step": ONE_STEP, "em-near": NEAR, "em": DATA, "nuts": NUTS}
+    sizes = {"em-one-step": PUBLISHED, "em-near": CONVERGED, "em": CONVERGED, "nuts": (500, 2000)}
+    replicates = {"em-one-step": 40, "em-near": 40, "em": 40, "nuts": 20}
+    if quick:
+        settings["em"] = {**DATA, "n_init": 3, "max_iter": 300}
+        settings["em-near"] = {**NEAR, "max_iter": 300}
+        sizes = {"em-one-step": (500, 2000, 8000), "em-near": (500, 2000), "em": (500, 2000)}
+        replicates = {"em-one-step": 10, "em-near": 4, "em": 4}
+    return Study(
+        name=f"gaussian-gated-{model}",
+        title=f"{model.upper()}: Gaussian-gated experts, 3 true and 3 to 5 fitted",
+        regimes=tuple(gaussian_regimes.regime(model, count) for count in EXPERTS),
+        sizes=sizes,
+        replicates=replicates,
+        settings={name: settings[name] for name in sizes},
+        estimators=mixtures.ESTIMATORS,
+    )

@@ -1,0 +1,151 @@
+"""Estimators of over-fitted mixtures: EM from published or data-driven starts, to one step or to the end, and NUTS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_moe import diagnostics, nuts, parameters, relabel
+from bayes_moe.data import float64
+from bayes_moe.invariants import invariants
+from bayes_moe.parameters import Params
+from bayes_moe.units import Units
+from comparisons.estimators import Draws, Estimate, Estimator, Problem, credible
+from mle import em, starts
+from mle.fit import Start
+from mle.m_steps import maximise_expected
+from mle.objective import Objective
+
+ATOM_SD = 0.005  # of the published starts' noise on c, a and b, times n^-.083
+VARIANCE_SD = 0.0005  # of that on Gamma and nu, times n^-.25
+PROBES = 5  # observations at which the log density of each draw is looked at
+
+
+def published_start(truth: Params, experts: int, n: int, rng: np.random.Generator) -> Params:
+    """Start of the published simulations: the truth, some atoms split at random, and a little noise.
+
+    The atoms are a random surjection onto the true ones, whose weights their copies share evenly. Then c, a and b move
+    by N(0, (.005 n^-.083)^2), and nu and the diagonal of Gamma by the absolute value of N(0, (.0005 n^-.25)^2).
+
+    Parameters
+    ----------
+    truth : dict of str to array
+    experts : int
+        At least as many as the truth has.
+    n : int
+    rng : Generator
+
+    References
+    ----------
+    The public code of arXiv:2305.07572.
+    """
+    count = len(truth["pi"])
+    copied = rng.permutation(np.concatenate([np.arange(count), rng.integers(count, size=experts - count)]))
+    out = {name: value[copied] for name, value in truth.items()}
+    out["pi"] = out["pi"] / np.bincount(copied)[copied]
+    for name in ("c", "a", "b"):
+        out[name] = out[name] + ATOM_SD * n**-0.083 * rng.normal(size=out[name].shape)
+    features = out["Gamma"].shape[-1]
+    sd = VARIANCE_SD * n**-0.25
+    out["Gamma"] = out["Gamma"] + np.eye(features) * np.abs(sd * rng.normal(size=(experts, features, 1)))
+    out["nu"] = out["nu"] + np.abs(sd * rng.normal(size=experts))
+    return out
+
+
+def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, near: bool = False) -> Estimate:
+    """EM from ``n_init`` data-driven starts, or published ones; at most ``max_iter`` steps, each to ``tol``.
+
+    With ``max_iter`` one, the estimate of the published code, which stopped there; its status is "ok" then.
+    """
+    moe, x, y, truth = problem
+    climbed = climb_all(problem, generator(rng_key), settings, near)
+    best = climbed[0]
+    found = parameters.unflatten(moe.fields, jnp.asarray(best.free))
+    info = {"log_likelihood": best.log_likelihood, "iterations": best.n_iter, "certificate": best.message}
+    status = "ok" if best.converged or settings["max_iter"] == 1 else "not converged"
+    return Estimate({name: np.asarray(value)[None] for name, value in found.items()}, status, info)
+
+
+def generator(rng_key: Array) -> np.random.Generator:
+    """NumPy generator seeded by a JAX key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
+
+
+@float64
+def climb_all(
+    problem: Problem, rng: np.random.Generator, settings: Mapping[str, object], near: bool = False
+) -> tuple[Start, ...]:
+    """EM from every start, best first; without certificates, which an over-fitted optimum can't have."""
+    moe, x, y, truth = problem
+    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y)))
+    init = None
+    if near:
+        experts = moe.gate.experts
+        init = [published_start(truth, experts, len(x), rng) for _ in range(settings["n_init"])]
+    drawn = starts.draw(objective, settings["n_init"], rng, init)
+    options = settings["max_iter"], settings["tol"], maximise_expected
+    return starts.run_all(lambda free: em.climb(objective, free, *options), drawn)
+
+
+def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
+    """NUTS from EM modes, judged by the gate on label-invariant quantities; draws are relabelled (ECR).
+
+    The data are standardised, as the default priors expect, and the draws carried back to the data's own units.
+    """
+    units, moe = Units.of(problem.x, problem.y), problem.moe
+    x, y = units.standard(problem.x, problem.y)
+    modes = em_modes(problem._replace(x=x, y=y), rng_key, settings)
+    options = {name: value for name, value in settings.items() if name not in ("n_init", "max_iter", "tol", "thin")}
+    idata = nuts.sample(moe, x, y, rng_key=rng_key, init=modes, progress_bar=False, **options)
+    verdict = diagnostics.check(idata, invariants(moe, idata, x[:PROBES], y[:PROBES]))
+    named = relabel.relabel(moe, idata, x, y, thin=settings["thin"])
+    shares = relabel.number_of_experts(idata).mean("chain")
+    info = {
+        "verdicts": [str(verdict)],
+        "divergences": verdict.divergences,
+        "max_rhat": verdict.max_rhat,
+        "min_ess": min(verdict.min_ess_bulk, verdict.min_ess_tail),
+        "em_modes": len(modes),
+        **{f"filled_{count}": float(shares.sel(experts=count)) for count in shares["experts"].values},
+    }
+    sampled = named["relabelled"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws: Draws = units.original({name: sampled[name].values for name in moe.fields})
+    return Estimate(draws, "ok" if verdict.passed else "failed_gate", info, _intervals(problem, draws))
+
+
+@float64
+def em_modes(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> list[Params]:
+    """Maxima that EM reaches, best first, each once, their experts in the order of the best one's."""
+    moe, x, y, _ = problem
+    climbed = [start for start in climb_all(problem, generator(rng_key), settings) if np.isfinite(start.log_likelihood)]
+    found = [parameters.unflatten(moe.fields, jnp.asarray(start.free)) for start in climbed]
+    values = [jax.tree.map(np.asarray, params) for params in found]
+    shares = [moe.responsibilities(params, x, y) for params in values]
+    out: list[Params] = []
+    for index, (start, params, share) in enumerate(zip(climbed, values, shares, strict=True)):
+        if all(abs(start.log_likelihood - other.log_likelihood) > SAME for other in climbed[:index]):
+            order = relabel.match(shares[0].T @ share)
+            out.append({name: value[order] for name, value in params.items()})
+    return out
+
+
+SAME = 0.1  # of log likelihood: EM starts that end nearer than this are taken for one mode
+
+
+def _intervals(problem: Problem, draws: Draws) -> Draws | None:
+    """Intervals of each parameter where the truth has as many experts: over-fitted, no atom has a true value."""
+    same = problem.moe.gate.experts == len(problem.truth["pi"])
+    return credible(draws) if same else None
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "em": mle,
+    "em-near": partial(mle, near=True),
+    "em-one-step": partial(mle, near=True),
+    "nuts": posterior,
+}

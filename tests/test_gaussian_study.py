@@ -1,0 +1,252 @@
+"""Studies of the Gaussian-gated mixture: truths, published starts, one EM step, losses by cell, slopes by occupancy."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from bayes_moe import gaussian_gated, voronoi
+from comparisons import (
+    catalogue,
+    cell,
+    cell_rates,
+    engine,
+    figures,
+    gaussian_regimes,
+    gaussian_studies,
+    mixtures,
+    rates,
+    report,
+    summary,
+)
+from comparisons.estimators import Problem
+from comparisons.store import Store
+from comparisons.study import Cell
+from mle import em
+
+EXACT = 1e-12
+BAND = 5.0  # standard errors
+PUBLISHED_SLOPE = -0.506  # of M1 with four experts
+CLOSE = 0.04  # of a slope over a thinner grid than the published one
+
+
+def study(**plan):
+    """Return a small study of M1."""
+    chosen = {"sizes": {"em-one-step": (200, 400)}, "replicates": {"em-one-step": 2}} | plan
+    return replace(
+        gaussian_studies.study("m1", quick=True),
+        settings={name: {"n_init": 1, "max_iter": 1, "tol": 1e-5} for name in chosen["sizes"]},
+        **chosen,
+    )
+
+
+# Truths and starts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", gaussian_regimes.MODELS)
+def test_truths_are_the_published_ones(model):
+    truth, one = gaussian_regimes.truth(model), gaussian_regimes.truth("m1")
+    np.testing.assert_array_equal(truth["pi"], [0.3, 0.4, 0.3])
+    vanishing = (truth["c"] == 0).all(axis=1)
+    assert vanishing.any() == (gaussian_regimes.TYPES[model] == "II") == vanishing[0]
+    features = truth["c"].shape[1]
+    assert features == (2 if model in ("m3", "m4") else 1)
+    np.testing.assert_array_equal(truth["Gamma"], one["Gamma"] * np.eye(features))
+    for name in ("c", "a", "b", "nu"):  # the first atom of type II has values of its own
+        np.testing.assert_array_equal(truth[name][1:].T, np.broadcast_to(one[name][1:].T, truth[name][1:].T.shape))
+    gaussian_regimes.regime(model, 3).moe.params(**truth)
+
+
+def test_a_published_start_splits_atoms_at_random_and_moves_them_a_little():
+    truth, n = gaussian_regimes.truth("m3"), 1000
+    rng = np.random.default_rng(0)
+    starts = [mixtures.published_start(truth, 5, n, rng) for _ in range(300)]
+    moe, moved = gaussian_gated(5, 2), []
+    splits = set()
+    for start in starts:
+        moe.params(**start)
+        nearest = np.array(voronoi.cells(start, truth, ties="first"))
+        held = nearest.sum(axis=1)
+        splits.add(tuple(held.tolist()))
+        assert held.min() >= 1
+        np.testing.assert_allclose(nearest @ start["pi"], truth["pi"], atol=EXACT)
+        which = nearest.argmax(axis=0)
+        assert (start["nu"] >= truth["nu"][which]).all()
+        moved.append(start["c"] - truth["c"][which])
+    assert splits == {(3, 1, 1), (1, 3, 1), (1, 1, 3), (2, 2, 1), (2, 1, 2), (1, 2, 2)}
+    assert np.std(moved) == pytest.approx(mixtures.ATOM_SD * n**-0.083, rel=0.05)
+
+
+def test_a_regime_with_other_experts_or_another_truth_is_another_regime():
+    prints = [gaussian_regimes.regime(m, k).fingerprint(100) for m in gaussian_regimes.MODELS for k in (3, 4)]
+    assert len({str(one) for one in prints}) == len(prints)
+
+
+# Cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_step_is_one_step_of_em():
+    plan = study()
+    one = Cell("k4", 200, 0, "em-one-step")
+    x, y, truth = plan.data(one)
+    rng = mixtures.generator(plan.fit_key(one))
+    start = mixtures.published_start(truth, 4, 200, rng)
+    fit = em.fit(gaussian_gated(4, 1), x, y, init=start, max_iter=1)
+    row = cell.run(plan, one).payload
+    assert (row["status"], row["error"], row["iterations"]) == ("ok", "", 1)
+    assert row["log_likelihood"] == pytest.approx(fit.log_likelihood, abs=1e-9)
+    assert row["error_voronoi"] == pytest.approx(float(voronoi.voronoi(fit.params, truth)), abs=1e-9)
+    assert row["error_voronoi"] != pytest.approx(float(voronoi.voronoi(start, truth)), rel=0.1)
+
+
+def test_a_cell_holds_losses_by_voronoi_cell_and_parameter():
+    row = cell.run(study(), Cell("k5", 400, 1, "em-one-step")).payload
+    assert sum(cell_rates.occupancy(row)) == 5
+    alone = [j for j, held in enumerate(cell_rates.occupancy(row)) if held == 1]
+    total = sum(row[f"error_pi_{j}"] for j in range(3))
+    total += sum(row[f"error_{name}_{j}"] for j in alone for name in cell_rates.PARAMETERS[1:])
+    assert 0 < total < row["error_voronoi"]
+    assert row["error_published"] >= 0
+
+
+def test_data_do_not_depend_on_the_estimator_and_are_the_gates_own():
+    plan = study()
+    x, y, truth = plan.data(Cell("k3", 400, 0, "em-one-step"))
+    again = plan.data(Cell("k3", 400, 0, "another"))
+    np.testing.assert_array_equal(x, again[0])
+    np.testing.assert_array_equal(y, again[1])
+    assert x.mean() == pytest.approx(truth["pi"] @ truth["c"][:, 0], abs=0.1)
+    assert x.std() < 0.5
+
+
+def test_em_that_stops_early_says_so():
+    problem = Problem(gaussian_gated(4, 1), *study().data(Cell("k4", 400, 0, "em")))
+    settings = {"n_init": 1, "max_iter": 3, "tol": 1e-9}
+    found = mixtures.mle(problem, jax.random.key(0), settings)
+    assert found.status == "not converged"
+    assert found.info["iterations"] == 3
+
+
+def test_modes_come_once_each_with_their_experts_in_one_order():
+    problem = Problem(gaussian_gated(3, 1), *study().data(Cell("k3", 400, 0, "em")))
+    modes = mixtures.em_modes(problem, jax.random.key(1), {"n_init": 5, "max_iter": 500, "tol": 1e-6})
+    values = [float(problem.moe.log_density(mode, problem.x, problem.y).sum()) for mode in modes]
+    assert values == sorted(values, reverse=True)
+    assert all(np.diff(values) < -mixtures.SAME)
+    assert np.abs(modes[0]["c"] - modes[-1]["c"]).max() < 0.5
+
+
+# The whole way -----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_and_reports(tmp_path):
+    plan = study()
+    with Store(tmp_path / "results.sqlite", plan) as store:
+        engine.run(plan, store, lambda cell, row: None, 1)
+        rows = store.rows()
+        assert {row["status"] for row in rows} == {"ok"}
+        page = report.write(plan, store)[0].read_text()
+    text = summary.table(rows, plan)
+    assert "voronoi one EM step" in text
+    assert "theory" in text
+    assert "Cramér–Rao bound                " not in text
+    assert "Where asymptotics begin" not in page
+    assert figures.rate_plot(rows, plan, tmp_path / "rates.png").stat().st_size > 10_000
+
+
+def test_the_catalogue_has_the_four_models():
+    for model in gaussian_regimes.MODELS:
+        for quick in (False, True):
+            found = catalogue.STUDIES[f"gaussian-gated-{model}"](quick)
+            assert [regime.name for regime in found.regimes] == ["k3", "k4", "k5"]
+            assert set(found.sizes) <= set(found.estimators)
+
+
+# Slopes by the number of atoms -------------------------------------------------------------------------------------
+
+
+def made_up_rows(power=-0.125, spread=0.3, replicates=40):
+    """Return rows of fits with two atoms in a random cell, whose errors fall as n^power there and n^-1/2 elsewhere."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in (500, 5000, 50_000):
+        for replicate in range(replicates):
+            full = rng.integers(3)
+            row = {"regime": "k4", "estimator": "em", "n": n, "replicate": replicate, "status": "ok"}
+            for j in range(3):
+                row[f"error_occupancy_{j}"] = 1.0 + (j == full)
+                for name in cell_rates.PARAMETERS:
+                    exponent = power if j == full and name == "c" else -0.5
+                    row[f"error_{name}_{j}"] = n**exponent * np.exp(spread * rng.normal())
+            rows.append(row)
+    return rows
+
+
+def test_slopes_are_told_apart_by_occupancy():
+    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(), "k4", "em")}
+    assert set(found) == {(name, atoms) for name in cell_rates.PARAMETERS for atoms in (1, 2)}
+    assert found["c", 2].theory == -0.125
+    assert away(found["c", 2].slope, -0.125) < BAND < away(found["c", 2].slope, -0.25)
+    assert away(found["c", 1].slope, -0.5) < BAND
+    assert found["c", 1].counts == (80, 80, 80)
+    assert found["c", 2].counts == (40, 40, 40)
+
+
+def away(slope, value):
+    """Distance of a slope from a value, in standard errors."""
+    return abs(slope.value - value) / slope.se
+
+
+def test_a_slope_that_is_not_the_theorems_is_far_from_it():
+    """Planted error: the over-fitted cell as fast as the others."""
+    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(-0.5), "k4", "em")}
+    assert away(found["c", 2].slope, found["c", 2].theory) > BAND
+
+
+def test_too_few_cells_have_no_slope():
+    found = cell_rates.cell_rates(made_up_rows(replicates=2), "k4", "em")
+    assert all(rate.slope is None for rate in found if rate.atoms == 2)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "atoms", "vanishing", "expected"),
+    [
+        ("c", 1, False, -1 / 2),
+        ("pi", 3, False, -1 / 2),
+        ("c", 2, False, -1 / 8),
+        ("b", 3, False, -1 / 12),
+        ("nu", 2, False, -1 / 4),
+        ("Gamma", 3, True, -1 / 6),
+        ("a", 2, False, -1 / 4),
+        ("a", 3, False, -1 / 4),
+        ("a", 3, True, -1 / 6),
+    ],
+)
+def test_exponents_are_the_theorems(parameter, atoms, vanishing, expected):
+    assert cell_rates.exponent(parameter, atoms, vanishing=vanishing) == pytest.approx(expected)
+
+
+def test_table_names_every_occupancy():
+    text = cell_rates.table(made_up_rows(), "k4", "em")
+    assert "(2, 1, 1)" in text
+    assert "+" not in text.splitlines()[1]
+
+
+# The published slopes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_one_em_step_has_the_published_slope_and_its_start_has_not():
+    sizes = (100, 500, 2500, 10_000, 30_000, 60_000, 100_000)
+    regime, rng = gaussian_regimes.regime("m1", 4), np.random.default_rng(0)
+    plan = study(sizes={"em-one-step": sizes})
+    errors, starts = [], []
+    for n in sizes:
+        rows = [cell.run(plan, Cell("k4", n, replicate, "em-one-step")).payload for replicate in range(20)]
+        errors.append(np.array([row["error_published"] for row in rows]))
+        truth = regime.truth(n)
+        points = [mixtures.published_start(truth, 4, n, rng) for _ in range(20)]
+        starts.append(np.array([float(voronoi.voronoi(point, truth, kind="I")) for point in points]))
+    assert rates.slope(sizes, errors, "mean").value == pytest.approx(PUBLISHED_SLOPE, abs=CLOSE)
+    assert rates.slope(sizes, starts, "mean").value > PUBLISHED_SLOPE / 2
