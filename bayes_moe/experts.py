@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +160,7 @@ class Frozen:
     features: int | None = None
     labels: tuple[Hashable, ...] | None = None
     names: tuple[str, ...] | None = None
+    experts: ClassVar[int] = 1
 
     @staticmethod
     def logits(eta0: object, activation: str | Activation = "linear") -> Frozen:

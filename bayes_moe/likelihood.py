@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,12 @@ class Likelihood(abc.ABC):
     def real(self) -> bool:
         """Whether the responses are real numbers rather than classes."""
         return isinstance(self.experts[-1], Normal)
+
+    @property
+    def places(self) -> list[slice]:
+        """Which rows of :meth:`log_joint` belong to each of ``experts``, whose members may be several."""
+        ends = list(accumulate(expert.experts for expert in self.experts))
+        return [slice(end - expert.experts, end) for expert, end in zip(self.experts, ends, strict=True)]
 
     def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
         """Pair covariates with class positions or real responses (pure JAX)."""

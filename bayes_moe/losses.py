@@ -6,6 +6,8 @@ contraction for many draws and estimation error for one.
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -39,6 +41,28 @@ def errors(params: Params, truth: Params) -> dict[str, Array]:
 
 
 @float64
+def aligned(params: Params, truth: Params) -> Params:
+    """Put adapters, whose order is arbitrary, in the order that is nearest to the truth.
+
+    Parameters
+    ----------
+    params, truth : dict of str to array
+        Each with a leading axis of adapters; all their orders are tried.
+
+    Returns
+    -------
+    dict of str to array
+    """
+    _check_shapes(params, truth)
+    count = jnp.shape(truth["tau"])[0]
+    orders = [jnp.array(order) for order in permutations(range(count))]
+    arrays = {name: jnp.asarray(params[name]) for name in truth}
+    distances = [sum(jnp.sum((a[order] - truth[name]) ** 2) for name, a in arrays.items()) for order in orders]
+    best = jnp.stack(orders)[jnp.argmin(jnp.stack(distances))]
+    return {name: a[best] for name, a in arrays.items()}
+
+
+@float64
 def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) -> Array:
     """Loss of the contaminated model, under which the Hellinger distance is at least a constant times the loss.
 
@@ -53,7 +77,7 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
     Parameters
     ----------
     params, truth : dict of str to array
-        ``tau`` (1,), ``beta`` (1, d), ``eta`` (1, rows, d).
+        ``tau`` (1,), ``beta`` (1, d) unless the gate is constant, ``eta`` (1, rows, d).
     frozen : array, shape (K, d)
         Class vectors eta0; with a pinned last class, its row must be zero (or left out).
     regime : "homogeneous" or "heterogeneous"
@@ -77,8 +101,7 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
         raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}.")
     _check_shapes(params, truth)
     ratio, ratio_true = jnp.exp(jnp.asarray(params["tau"]))[0], jnp.exp(jnp.asarray(truth["tau"]))[0]
-    slopes = _norm(jnp.asarray(params["beta"]) - truth["beta"])
-    slopes += _norm(jnp.asarray(params["eta"]) - truth["eta"])
+    slopes = sum(_norm(jnp.asarray(params[name]) - truth[name]) for name in ("beta", "eta") if name in truth)
     if regime == "heterogeneous":
         return jnp.abs(ratio - ratio_true) + (ratio + ratio_true) * slopes
     eta0 = _matching(frozen, *jnp.shape(truth["eta"])[-2:])

@@ -85,6 +85,7 @@ def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndar
     problem = estimators.Problem(regime.moe, x, y, truth)
     estimate = study.estimators[cell.estimator](problem, study.fit_key(cell), study.settings[cell.estimator])
     measured = measure(regime, estimate.draws, truth) | covered(estimate.intervals, truth)
+    measured |= {f"profile_{name}": value for name, value in covered(estimate.profile, truth).items()}
     return {"status": estimate.status, "error": "", **estimate.info, **measured}, estimate.draws
 
 

@@ -1,4 +1,4 @@
-"""Do 95% intervals hold the truth 95 times in 100? Credible, Wald and likelihood-ratio, by regime and n."""
+"""Do 95% intervals hold the truth 95 times in 100? Credible, Wald, profile and likelihood-ratio, by regime and n."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from comparisons.study import Regime
 
 Rows = Sequence[dict[str, object]]
 KINDS = {"mle": "Wald", "mle-near": "Wald, near start", "nuts": "credible"}
+PROFILE = "profile"
 JOINT = "all, by likelihood ratio"
 
 
@@ -60,10 +61,12 @@ def summarise(rows: Rows, regime: Regime) -> list[Coverage]:
         cells = [r for r in mine if (r["estimator"], r["n"]) == (estimator, n)]
         kind = KINDS.get(estimator, estimator)
         for name in regime.moe.fields:
-            found = [(r[f"cover_{name}"], r[f"width_{name}"]) for r in cells if f"cover_{name}" in r]
-            if found:
-                shares, widths = np.array(found).T
-                out.append(_coverage(kind, name, n, shares, float(np.median(widths)), len(cells)))
+            for prefix, title in (("", kind), ("profile_", PROFILE)):
+                cover, width = f"{prefix}cover_{name}", f"{prefix}width_{name}"
+                found = [(r[cover], r[width]) for r in cells if cover in r]
+                if found:
+                    shares, widths = np.array(found).T
+                    out.append(_coverage(title, name, n, shares, float(np.median(widths)), len(cells)))
         ratios = np.array([r["likelihood_ratio"] for r in cells if "likelihood_ratio" in r])
         if len(ratios):
             inside = ratios <= stats.chi2.ppf(LEVEL, parameters.size(regime.moe.fields))

@@ -17,7 +17,7 @@ from jax import Array
 
 from bayes_moe import MoE, diagnostics, nuts
 from bayes_moe.data import float64
-from mle import newton, uncertainty
+from mle import newton, profile, uncertainty
 
 Draws = dict[str, np.ndarray]
 LEVEL = 0.95  # nominal coverage of every interval
@@ -46,12 +46,15 @@ class Estimate:
         Plain numbers and strings about the fit.
     intervals : dict of str to ndarray, optional
         With a trailing axis (low, high), at 95%; None where there are none.
+    profile : dict of str to ndarray, optional
+        Profile-likelihood intervals, likewise.
     """
 
     draws: Draws
     status: str
     info: dict[str, object]
     intervals: dict[str, np.ndarray] | None = None
+    profile: dict[str, np.ndarray] | None = None
 
 
 Estimator = Callable[[Problem, Array, Mapping[str, object]], Estimate]
@@ -61,7 +64,8 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
     """Maximum likelihood by Newton steps inside a box of half-width ``bound``.
 
     Starts are random, scaled by the data, as a practitioner's are; or the truth plus normal noise of size ``spread``,
-    as in published simulations. On the same data the two differ by optimisation error alone.
+    as in published simulations. On the same data the two differ by optimisation error alone. Parameters named in
+    ``profile`` get profile-likelihood intervals besides Wald's.
     """
     moe, x, y, truth = problem
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
@@ -78,8 +82,12 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
         "certificate": fit.status,
     }
     status = "ok" if fit.certificate.stationary else "not stationary"
-    intervals = None if fit.standard_errors is None else uncertainty.wald(fit, LEVEL)
-    return Estimate({name: value[None] for name, value in fit.params.items()}, status, info, intervals)
+    draws = {name: value[None] for name, value in fit.params.items()}
+    if fit.standard_errors is None:
+        return Estimate(draws, status, info)
+    wanted = list(settings.get("profile", ()))
+    profiles = profile.intervals(moe, fit, x, y, names=wanted, level=LEVEL) if wanted else None
+    return Estimate(draws, status, info, uncertainty.wald(fit, LEVEL), profiles)
 
 
 def _moved(truth: Mapping[str, np.ndarray], spread: float, rng: np.random.Generator) -> dict[str, np.ndarray]:

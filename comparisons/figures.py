@@ -31,9 +31,10 @@ CONTRACTION = {
 }
 # Of each kind of interval: where its bars stand, as a factor of n, so that they do not hide each other; and its style.
 INTERVALS = {
-    "Wald": (0.97, {"color": "#0072B2", "marker": "o"}),
-    "Wald, near start": (1.0, {"color": "#56B4E9", "marker": "x"}),
-    "credible": (1.03, {"color": "#D55E00", "marker": "s"}),
+    "Wald": (0.94, {"color": "#0072B2", "marker": "o"}),
+    "Wald, near start": (0.98, {"color": "#56B4E9", "marker": "x"}),
+    "profile": (1.02, {"color": "#009E73", "marker": "^"}),
+    "credible": (1.06, {"color": "#D55E00", "marker": "s"}),
 }
 SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density (Hellinger)"}
 BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"

@@ -39,9 +39,12 @@ def drifting(
     beta: object = 0.0,
     power: float = 1 / 8,
     reference: str | None = "last",
+    gate: str = "softmax",
     assumptions: tuple[str, ...] = (),
 ) -> Regime:
     """Contaminated mixture whose adapter nears the frozen expert: eta* = eta0 + n^-power direction.
+
+    With directions of shape (adapters, K, d), so many adapters.
 
     Parameters
     ----------
@@ -56,29 +59,35 @@ def drifting(
     power : float
         Zero for a truth that stays where it is.
     reference : "last" or None
+    gate : "softmax", "sigmoid" or "constant"
+        A constant gate has no ``beta``.
     assumptions : tuple of str
 
     Returns
     -------
     Regime
-        With the uniform exponents of arXiv:2602.00939.
+        With the uniform exponents of arXiv:2602.00939, proved for one adapter and a softmax gate.
     """
-    moe = contaminated(eta0, frozen_activation=frozen_activation, activation=activation, reference=reference)
+    adapters = len(direction) if direction.ndim == 3 else 1
+    activations = {"frozen_activation": frozen_activation, "activation": activation}
+    moe = contaminated(eta0, **activations, reference=reference, adapters=adapters, gate=gate)
     rows = moe.fields["eta"].shape[1]
     same = frozen_activation == activation
 
     def truth(n: int) -> dict[str, np.ndarray]:
         eta = eta0 + float(n) ** -power * direction
-        shift = eta[-1] if activation == "linear" and reference == "last" else 0.0
-        return moe.params(tau=tau, beta=beta, eta=(eta - shift)[:rows])
+        shift = eta[..., -1:, :] if activation == "linear" and reference == "last" else 0.0
+        values = {"tau": tau, "beta": beta, "eta": (eta - shift)[..., :rows, :]}
+        return moe.params(**{name: values[name] for name in moe.fields})
 
     measured = contamination_losses(moe, eta0, "homogeneous" if same else "heterogeneous")
     scales = partial(contamination_scales, away_from=eta0[:rows] if same else np.zeros_like(eta0[:rows]))
-    return Regime(name, title, moe, truth, measured, exponents(same, power), scales, assumptions=assumptions)
+    known = {k: v for k, v in exponents(same, power).items() if k in moe.fields or k == "hellinger"}
+    return Regime(name, title, moe, truth, measured, known, scales, assumptions=assumptions)
 
 
 def contamination_losses(moe: MoE, frozen: np.ndarray, kind: str) -> Callable[[Params, Params], dict[str, Array]]:
-    """Errors of the parameters, the contamination loss of that kind, and the Hellinger distance.
+    """Errors of the parameters, the contamination loss of that kind (of one adapter), and the Hellinger distance.
 
     Parameters
     ----------
@@ -89,9 +98,12 @@ def contamination_losses(moe: MoE, frozen: np.ndarray, kind: str) -> Callable[[P
     """
 
     def measured(params: Params, truth: Params) -> dict[str, Array]:
+        several = jnp.shape(truth["tau"])[0] > 1
+        near = losses.aligned(params, truth) if several else params
+        loss = {} if several else {"contamination": losses.contamination(params, truth, frozen=frozen, regime=kind)}
         return {
-            **losses.errors(params, truth),
-            "contamination": losses.contamination(params, truth, frozen=frozen, regime=kind),
+            **losses.errors(near, truth),
+            **loss,
             "hellinger": losses.hellinger(moe, params, truth, _test_covariates(moe)),
         }
 
@@ -112,8 +124,6 @@ def contamination_scales(truth: Params, away_from: np.ndarray) -> dict[str, floa
     |eta* - away_from|, which is |eta* - eta0| in a homogeneous regime, the only thing that tells the adapter from the
     frozen expert, and |eta*| in others.
     """
-    return {
-        "tau": float(np.exp(truth["tau"]).sum()),
-        "beta": max(float(np.linalg.norm(truth["beta"])), 1.0),
-        "eta": float(np.linalg.norm(truth["eta"] - away_from)),
-    }
+    gate = {"beta": max(float(np.linalg.norm(truth["beta"])), 1.0)} if "beta" in truth else {}
+    eta = float(np.linalg.norm(truth["eta"] - away_from))
+    return {"tau": float(np.exp(truth["tau"]).sum()), **gate, "eta": eta}

@@ -22,8 +22,8 @@ CAPTIONS = {
     "Grey: the theorem's slope. Shaded: the asymptotic window.",
     "contraction": "How far the posterior is from the truth: error of its mean, expected error of a draw, and the "
     "error that 95% of its draws stay below; medians over data sets.",
-    "coverage": "Share of 95% intervals that hold the truth, by sample size; credible intervals of the posterior and "
-    "Wald intervals of the MLE.",
+    "coverage": "Share of 95% intervals that hold the truth, by sample size; credible intervals of the posterior, "
+    "Wald and profile-likelihood intervals of the MLE.",
 }
 SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
 OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]

@@ -120,17 +120,22 @@ def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, 
     counted = slice(None) if data.weights is None else np.asarray(data.weights) > 0
     owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))[counted]
     x, codes = np.asarray(data.x).T[counted], np.asarray(data.y).argmax(axis=0)[counted]
-    out, count = [], len(moe.experts)
+    out, count = [], moe.gate.experts
     rows = np.column_stack([x, np.ones(len(x))])
     away = direction(rows, (owner - 1) % count, count)  # the gate pins expert 0, the search pins the last
     if away is not None and _costs_nothing(objective, free, {"tau": away[:, -1], "beta": away[:, :-1]}):
         out.append("the gate")
-    for index, expert in enumerate(moe.experts):
-        if isinstance(expert, Multinomial) and expert.activation is linear:
+    for place, expert in zip(moe.places, moe.experts, strict=True):
+        if not isinstance(expert, Multinomial) or expert.activation is not linear:
+            continue
+        for member, index in enumerate(range(place.start, place.stop)):
             mine = owner == index
             away = direction(x[mine], codes[mine], expert.classes)
-            if away is not None and _costs_nothing(objective, free, {"eta": away[None]}):
-                out.append(f"expert {index}")
+            eta = np.zeros(params["eta"].shape)
+            if away is not None:
+                eta[member] = away
+                if _costs_nothing(objective, free, {"eta": eta}):
+                    out.append(f"expert {index}")
     return tuple(out)
 
 

@@ -34,8 +34,7 @@ def _expected(component: int, free: Array, moe: MoE, data: Observations, r: Arra
         return jnp.sum(r * moe.log_weights(params, data.x))
     expert = moe.experts[component]
     params = parameters.unflatten(expert.fields, free)
-    own = r if len(moe.experts) == 1 else r[component]
-    return jnp.sum(own * expert.log_density(params, data))
+    return jnp.sum(r[moe.places[component]] * expert.log_density(params, data))
 
 
 @cache
@@ -76,9 +75,8 @@ def _closed(
 ) -> tuple[Array, dict[str, Array]]:
     params = parameters.unflatten(moe.fields, free)
     found = moe.gate.m_step(params, data.x, r)
-    for index, expert in enumerate(moe.experts):
-        own = r if len(moe.experts) == 1 else r[index][None]
-        found |= expert.m_step(params, data, own)
+    for place, expert in zip(moe.places, moe.experts, strict=True):
+        found |= expert.m_step(params, data, r[place])
     found = raise_to_floors(moe, found, floors)
     smallest = {"Gamma": _smallest(found["Gamma"], data.x), "nu": _smallest(found["nu"], data.y)}
     return parameters.flatten(moe.fields, found), smallest

@@ -116,15 +116,11 @@ class _Curve:
     def _bisection(self, j: int, sign: float) -> float:
         """Go out until the profile is below the level, then bisect."""
         error, others = np.sqrt(self.covariance[j, j]), np.arange(len(self.centre)) != j
-        best = self.centre.copy()  # the others follow from one value to the next
+        found = {float(self.centre[j]): self.centre[others]}  # by value: the others start where a neighbour's ended
 
         def above(t: float) -> float:
-            best[j] = t
-
             def whole(rest: np.ndarray) -> np.ndarray:
-                point = best.copy()
-                point[others] = rest
-                return point
+                return np.insert(rest, j, t)
 
             def value_and_grad(rest: np.ndarray) -> tuple[float, np.ndarray]:
                 value, grad = self.objective.value_and_grad(whole(rest))
@@ -133,8 +129,9 @@ class _Curve:
             def hessian(rest: np.ndarray) -> np.ndarray:
                 return self.objective.hessian(whole(rest))[np.ix_(others, others)]
 
-            result = maximise(value_and_grad, best[others], self.objective.total, hessian=hessian, gtol=1e-9)
-            best[others] = result.x
+            start = found[min(found, key=lambda seen: abs(seen - t))]
+            result = maximise(value_and_grad, start, self.objective.total, hessian=hessian, gtol=1e-9)
+            found[float(t)] = result.x
             return result.fun - self.level
 
         inner, outer = self.centre[j], self.centre[j] + sign * error

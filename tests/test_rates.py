@@ -2,12 +2,13 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
 from bayes_moe import contaminated, information
-from comparisons import coverage, optimisation, rates, regimes
+from comparisons import catalogue, coverage, optimisation, rates, regimes
 from comparisons.study import Regime
 
 SIZES = [1000, 3000, 10_000, 30_000, 100_000]
@@ -198,6 +199,18 @@ def test_exponents_follow_how_fast_the_adapter_nears_the_frozen_expert():
     assert set(regimes.exponents(True, 0.0).values()) == {-1 / 2}
 
 
+@pytest.mark.parametrize("regime", catalogue.beyond().regimes, ids=lambda regime: regime.name)
+def test_regimes_beyond_the_theorem_can_be_measured(regime):
+    truth = regime.truth(1000)
+    turned = {name: value[::-1] for name, value in truth.items()}
+    with jax.enable_x64(True):
+        found = {name: float(value) for name, value in regime.losses(turned, truth).items()}
+        moved = float(regime.losses(truth | {"eta": truth["eta"] + 0.1}, truth)["eta"])
+    assert all(abs(value) < 1e-12 for value in found.values())  # the order of adapters does not matter
+    assert moved == pytest.approx(0.1 * np.sqrt(truth["eta"].size))
+    assert set(rates.bound(regime, [10_000])) == set(regime.moe.fields)
+
+
 # Coverage and optimisation error ------------------------------------------------------------------------------------
 
 
@@ -207,10 +220,12 @@ def row(estimator="mle", n=100, replicate=0, **columns):
 
 def test_coverage_counts_intervals_and_those_that_are_missing():
     rows = [row(replicate=i, cover_tau=float(i < 9), width_tau=i + 1.0, likelihood_ratio=i) for i in range(10)]
+    rows[0] |= {"profile_cover_tau": 1.0, "profile_width_tau": 3.0}
     rows += [row(replicate=10), row("nuts", cover_tau=1.0, width_tau=2.0)]
-    wald, joint, credible = coverage.summarise(rows, one_dimensional())
+    wald, profile, joint, credible = coverage.summarise(rows, one_dimensional())
     assert (wald.kind, wald.parameter, wald.value, wald.count, wald.missing) == ("Wald", "tau", 0.9, 10, 1)
     assert wald.width == 5.5
+    assert (profile.kind, profile.value, profile.width, profile.count) == ("profile", 1.0, 3.0, 1)
     assert wald.low < 0.9 < wald.high
     assert joint.value == np.mean(np.arange(10) <= chi2.ppf(0.95, 3))
     assert (credible.kind, credible.value) == ("credible", 1.0)
