@@ -107,8 +107,11 @@ class Likelihood(abc.ABC):
         return mean, jnp.sqrt(jnp.sum(share * (variances[..., None] + (means - mean) ** 2), axis=0)), log_weights
 
 
-def _log_likelihood_of_block(params: Params, moe: Likelihood, data: Observations) -> Array:
-    """Each observation's term in the precision of the data, their sum in the precision in force."""
+def log_likelihood_of_block(params: Params, moe: Likelihood, data: Observations) -> Array:
+    """Weighted sum of the log density over few observations, with derivatives of every order.
+
+    Each observation's term is in the precision of the data, their sum in the precision in force.
+    """
     log_densities = moe.log_densities(jax.tree.map(lambda a: a.astype(data.x.dtype), params), data)
     terms = log_densities if data.weights is None else data.weights * log_densities
     return jnp.sum(terms, dtype=jnp.result_type(float))
@@ -116,7 +119,7 @@ def _log_likelihood_of_block(params: Params, moe: Likelihood, data: Observations
 
 @jax.custom_jvp
 def _log_likelihood(params: Params, moe: Likelihood, data: Observations) -> Array:
-    return blocks.total(lambda block: _log_likelihood_of_block(params, moe, block), data)
+    return blocks.total(lambda block: log_likelihood_of_block(params, moe, block), data)
 
 
 @_log_likelihood.defjvp
@@ -128,4 +131,4 @@ def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return value, sum(jax.tree.leaves(products))
 
 
-_value_and_grad = jax.value_and_grad(_log_likelihood_of_block)
+_value_and_grad = jax.value_and_grad(log_likelihood_of_block)

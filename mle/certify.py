@@ -31,10 +31,11 @@ def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
     """
     best = starts[0]
     params = parameters.unflatten(objective.moe.fields, best.free)
-    certificate = certify(objective, starts)
+    observed = -objective.hessian(best.free)
+    certificate = certify(objective, starts, observed)
     errors = uncertainty.StandardErrors(None, None, certificate.status)
     if certificate.status == "maximum":
-        errors = uncertainty.at(objective, best.free)
+        errors = uncertainty.at(objective, best.free, observed=observed)
     return Fit(
         {name: np.asarray(value) for name, value in params.items()},
         best.log_likelihood,
@@ -51,12 +52,11 @@ def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
     )
 
 
-def certify(objective: Objective, starts: tuple[Start, ...]) -> Certificate:
-    """Check the best start: gradient, curvature, replication, bounds, infinity, separation."""
+def certify(objective: Objective, starts: tuple[Start, ...], observed: np.ndarray) -> Certificate:
+    """Check the best start, with its observed information: gradient, curvature, replication, bounds, infinity."""
     free, names = starts[0].free, np.array(parameters.labels(objective.moe.fields))
     scale = coordinate_scale(objective.moe, np.asarray(objective.data.x))
     gradient = projected_gradient(objective, free) * objective.total
-    observed = -objective.hessian(free)
     score = np.concatenate([np.full(np.prod(f.free_shape, dtype=int), f.score) for f in objective.moe.fields.values()])
     own = np.sqrt(np.maximum(np.diag(observed) / objective.total, 0.0))
     scale = np.where(score | ~(own > 0), scale, own)

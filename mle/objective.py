@@ -18,9 +18,10 @@ from jax import Array
 from numpyro.distributions import constraints
 from scipy import optimize
 
-from bayes_moe import parameters
+from bayes_moe import blocks, parameters
 from bayes_moe.compilation import jitted
 from bayes_moe.data import Observations
+from bayes_moe.likelihood import log_likelihood_of_block
 from bayes_moe.moe import MoE
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -36,8 +37,17 @@ def _log_densities(free: Array, moe: MoE, data: Observations) -> Array:
     return moe.log_densities(parameters.unflatten(moe.fields, free), data)
 
 
+def _hessian(free: Array, moe: MoE, data: Observations) -> Array:
+    """Second derivatives, block by block, one direction at a time: all at once would leave the cache."""
+
+    def of_block(block: Observations) -> Array:
+        gradient = jax.grad(lambda free: log_likelihood_of_block(parameters.unflatten(moe.fields, free), moe, block))
+        return jax.lax.map(lambda along: jax.jvp(gradient, (free,), (along,))[1], jnp.eye(len(free)))
+
+    return blocks.total(of_block, data)
+
+
 _value_and_grad = jax.value_and_grad(_log_likelihood)
-_hessian = jax.hessian(_log_likelihood)
 _scores = jax.jacfwd(_log_densities)
 
 

@@ -66,11 +66,13 @@ def standard_errors(moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "ob
     return at(objective, free, kind)
 
 
-def at(objective: Objective, free: np.ndarray, kind: str = "observed") -> StandardErrors:
-    """Standard errors at a free vector that is taken for an interior maximum."""
+def at(
+    objective: Objective, free: np.ndarray, kind: str = "observed", observed: np.ndarray | None = None
+) -> StandardErrors:
+    """Standard errors at a free vector that is taken for an interior maximum; its observed information, if at hand."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    observed = -objective.hessian(free)
+    observed = -objective.hessian(free) if observed is None else observed
     diagonal = np.diag(observed)
     if not np.isfinite(observed).all() or (diagonal <= 0).any():
         return StandardErrors(None, None, "the observed information is not positive definite")

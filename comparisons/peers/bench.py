@@ -31,13 +31,10 @@ def run(
         for job in bar:
             bar.set_postfix_str(f"{job.part} {job.method}")
             outcomes.append(jobs.execute(job, log))
-    rows = analysis.rows(outcomes)
+            rows = analysis.rows(outcomes)
+            tables.write_csv(rows, results / "bench.csv")  # after every job: a run that is stopped leaves what it found
     typer.echo("\n" + tables.table(rows))
-    made = [
-        tables.write_csv(rows, results / "bench.csv"),
-        plots.figure(rows, results / "bench.png"),
-        log,
-    ]
+    made = [results / "bench.csv", plots.figure(rows, results / "bench.png"), log]
     typer.echo("\nWritten: " + ", ".join(map(str, made)))
     if all(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
