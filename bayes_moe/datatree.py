@@ -16,7 +16,7 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn
 
-from bayes_moe.compilation import compiled
+from bayes_moe.compilation import ahead, compiled
 from bayes_moe.modes import Layout, Model
 from bayes_moe.moe import MoE
 from bayes_moe.sampler import Draws, Settings
@@ -53,6 +53,15 @@ def groups(
     evaluate = _evaluation(model, layout, tuple(extra))
     values = compiled(evaluate, *flat, args)(*flat, args)
     return out | jax.tree.map(lambda a: np.asarray(a).reshape(*draws.free.shape[:2], *a.shape[1:]), values)
+
+
+def compile_ahead(
+    model: Model, args: tuple, layout: Layout, draws: int, rng_key: Array, extra: Sequence[str] = ()
+) -> None:
+    """Begin to compile what :func:`groups` will run on so many draws in all."""
+    free = jax.ShapeDtypeStruct((draws, layout.size), jnp.result_type(float))
+    keys = jax.ShapeDtypeStruct((draws,), rng_key.dtype)
+    ahead((_evaluation(model, layout, tuple(extra)), free, keys, args))
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 
 from bayes_moe.compilation import TRACING, compiled
 
@@ -74,11 +75,11 @@ def layout(model: Model, args: tuple) -> Layout:
 
 
 @functools.lru_cache(maxsize=64)
-def potential_and_grad(model: Model, where: Layout) -> Callable:
-    """Negative log posterior density of the free vector, with its gradient."""
+def _potential_and_grad(model: Model, where: Layout, structure: jax.tree_util.PyTreeDef) -> Callable:
+    """Negative log posterior density of the free vector, with its gradient, given the leaves of the arguments."""
 
-    def potential(free: Array, args: tuple) -> Array:
-        return potential_energy(model, args, {}, where.sites(free))
+    def potential(free: Array, leaves: list[Array]) -> Array:
+        return potential_energy(model, jax.tree.unflatten(structure, leaves), {}, where.sites(free))
 
     return jax.value_and_grad(potential)
 
@@ -134,10 +135,12 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 def objective(model: Model, where: Layout, args: tuple) -> Objective:
     """Negative log posterior density of the free vector and its gradient, as NumPy numbers; compiled once."""
     dtype = jnp.result_type(float)
-    value_and_grad = compiled(potential_and_grad(model, where), jax.ShapeDtypeStruct((where.size,), dtype), args)
+    leaves, structure = jax.tree.flatten(args)  # once: it takes as long as a thousand observations
+    function = _potential_and_grad(model, where, structure)
+    value_and_grad = compiled(function, jax.ShapeDtypeStruct((where.size,), dtype), leaves)
 
     def on_numpy(free: np.ndarray) -> tuple[float, np.ndarray]:
-        value, grad = value_and_grad(jnp.asarray(free, dtype=dtype), args)
+        value, grad = value_and_grad(np.asarray(free, dtype=dtype), leaves)
         return float(value), np.asarray(grad, dtype=np.float64)
 
     return on_numpy
@@ -145,7 +148,8 @@ def objective(model: Model, where: Layout, args: tuple) -> Objective:
 
 def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
     """Posterior modes from each start (BFGS, exact gradients)."""
-    results = [optimize.minimize(negative, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
+    with threadpool_limits(1, user_api="blas"):  # on these tiny matrices, waking BLAS's other threads takes longer
+        results = [optimize.minimize(negative, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
     finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
     if not finite:
         raise ValueError(

@@ -18,10 +18,13 @@ from tqdm import tqdm
 from bayes_moe import datatree, sampler
 from bayes_moe.compilation import memory_named
 from bayes_moe.data import Covariates, Observations, float64
+from bayes_moe.modes import Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
 from bayes_moe.sampler import Settings
+
+ON_REQUEST = ("log_likelihood", "posterior_predictive")
 
 
 class Mixture(Distribution):
@@ -195,10 +198,14 @@ def sample(
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
         start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
+        extra = [name for name, on in zip(ON_REQUEST, (log_likelihood, posterior_predictive), strict=True) if on]
+
+        def meanwhile(layout: Layout) -> None:
+            datatree.compile_ahead(model, model_args, layout, num_chains * num_samples, key, extra)
+
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
-            layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update, light)
-        extra = {"log_likelihood": log_likelihood, "posterior_predictive": posterior_predictive}
-        groups = datatree.groups(model, model_args, layout, draws, settings, key, [k for k, on in extra.items() if on])
+            layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update, light, meanwhile)
+        groups = datatree.groups(model, model_args, layout, draws, settings, key, extra)
     about = {
         "seed": repr(rng_key),
         "dtype": dtype,

@@ -141,6 +141,7 @@ def run(
     until_ess: float | None = None,
     on_progress: Callable[[int], None] = lambda transitions: None,
     light: tuple | None = None,
+    meanwhile: Callable[[Layout], None] = lambda where: None,
 ) -> tuple[Layout, Draws]:
     """Sample a model's posterior.
 
@@ -161,6 +162,8 @@ def run(
     light : tuple, optional
         ``args`` with the data rounded to single precision, for the chains to move on; modes, curvature and everything
         said about the draws use ``args``.
+    meanwhile : callable
+        Called once the modes are found, while the sampler may still be compiling.
 
     Returns
     -------
@@ -177,6 +180,7 @@ def run(
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
     factor, preconditioner = whitening(negative, modes, where)
+    meanwhile(where)
     points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
     keys = jax.random.split(chain_key, settings.num_chains)
     accept = settings.target_accept_prob

@@ -18,7 +18,7 @@ from mle.certify import finish
 from mle.fit import Fit, Start
 from mle.objective import Bounds, Objective, box, maximise
 
-THIN = 20_000  # observations on which starts are improved, where there are ten times as many
+THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one
 THIN_STEPS, THIN_TOL = 50, 1e-5
 
@@ -40,7 +40,7 @@ def fit(
 ) -> Fit:
     """Maximise the log likelihood by an exact trust region from many starts.
 
-    With 200,000 observations or more, each start first climbs on 20,000 of them, evenly spaced.
+    With 100,000 observations or more, each start first climbs on 20,000 of them, evenly spaced.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def fit(
     """
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
     starts = starting.draw(objective, n_init, random_state, init)
-    thin = objective.thinned(THIN) if objective.data.n >= 10 * THIN else None
+    thin = objective.thinned(THIN) if objective.data.n >= 5 * THIN else None
 
     def go(free: np.ndarray) -> Start:
         return climb(objective, free if thin is None else _nearer(objective, thin, free, tol), max_iter, tol)

@@ -138,7 +138,10 @@ def _ratio(head: tuple[str, str, str], top: Sequence[float], bottom: Sequence[fl
     agreement = row(head, "largest difference of means", "MCSE", [z])
     if not z <= MAX_Z:
         return [agreement, row(head, "ratio", "x", [], f"disagrees (z = {z:.1f})")]
-    return [agreement, row(head, "ratio", "x", [a / b for a, b in zip(top, bottom, strict=True)])]
+    return [
+        agreement,
+        row(head, "ratio", "x", [a / b for a, b in zip(top, bottom, strict=False)]),
+    ]  # the last round may be under way
 
 
 def _first(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]:
