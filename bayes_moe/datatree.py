@@ -22,6 +22,7 @@ from bayes_moe.moe import MoE
 from bayes_moe.sampler import Draws, Settings
 
 Groups = dict[str, dict[str, np.ndarray]]
+PREDICTIVE = "posterior_predictive"
 BATCH = 50  # draws evaluated side by side; a divisor of the usual numbers of draws, or the rest compiles apart
 
 
@@ -47,9 +48,9 @@ def groups(
     """
     out: Groups = {"posterior": {}, "sample_stats": _sample_stats(draws, settings), "log_prior": {}}
     out |= {name: {} for name in extra}
-    keys = jax.random.split(jax.random.fold_in(rng_key, 1), draws.free.shape[:2])
-
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (jnp.asarray(draws.free), keys))
+    free = jnp.asarray(draws.free.reshape(-1, layout.size))
+    keys = jax.random.split(jax.random.fold_in(rng_key, 1), len(free)) if PREDICTIVE in extra else None
+    flat = (free, keys)
     evaluate = _evaluation(model, layout, tuple(extra))
     values = compiled(evaluate, *flat, args)(*flat, args)
     return out | jax.tree.map(lambda a: np.asarray(a).reshape(*draws.free.shape[:2], *a.shape[1:]), values)
@@ -60,7 +61,7 @@ def compile_ahead(
 ) -> None:
     """Begin to compile what :func:`groups` will run on so many draws in all."""
     free = jax.ShapeDtypeStruct((draws, layout.size), jnp.result_type(float))
-    keys = jax.ShapeDtypeStruct((draws,), rng_key.dtype)
+    keys = jax.ShapeDtypeStruct((draws,), rng_key.dtype) if PREDICTIVE in extra else None
     ahead((_evaluation(model, layout, tuple(extra)), free, keys, args))
 
 
@@ -68,8 +69,8 @@ def compile_ahead(
 def _evaluation(model: Model, layout: Layout, extra: tuple[str, ...]) -> Callable[..., Groups]:
     """Everything wanted of each draw, as a function of flat draws, keys and the model's arguments."""
 
-    def evaluate(free: Array, keys: Array, args: tuple) -> Groups:
-        def one(draw: tuple[Array, Array]) -> Groups:
+    def evaluate(free: Array, keys: Array | None, args: tuple) -> Groups:
+        def one(draw: tuple[Array, Array | None]) -> Groups:
             return _one_draw(model, args, layout, *draw, extra)
 
         return jax.lax.map(one, (free, keys), batch_size=BATCH)
@@ -77,7 +78,9 @@ def _evaluation(model: Model, layout: Layout, extra: tuple[str, ...]) -> Callabl
     return evaluate
 
 
-def _one_draw(model: Model, args: tuple, layout: Layout, free: Array, key: Array, extra: tuple[str, ...]) -> Groups:
+def _one_draw(
+    model: Model, args: tuple, layout: Layout, free: Array, key: Array | None, extra: tuple[str, ...]
+) -> Groups:
     values = constrain_fn(model, args, {}, layout.sites(free), return_deterministic=True)
     trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args)
     sampled = {name: site for name, site in trace.items() if site["type"] == "sample"}
@@ -86,10 +89,10 @@ def _one_draw(model: Model, args: tuple, layout: Layout, free: Array, key: Array
     observed = [name for name, site in sampled.items() if site["is_observed"]]
     if "log_likelihood" in extra:
         out["log_likelihood"] = {name: log_prob[name] for name in observed}
-    if "posterior_predictive" in extra:
+    if PREDICTIVE in extra:
         unobserved = handlers.seed(handlers.substitute(model, data=values), key)
         predicted = handlers.trace(unobserved).get_trace(*args[:-1])
-        out["posterior_predictive"] = {name: predicted[name]["value"] for name in observed}
+        out[PREDICTIVE] = {name: predicted[name]["value"] for name in observed}
     return out
 
 

@@ -116,6 +116,13 @@ def generator(key: Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
 
 
+def child_keys(key: Array, count: int) -> list[Array]:
+    """Independent keys of the same kind, as ``jax.random.split`` gives, without its compilation."""
+    data = np.asarray(jax.random.key_data(key))
+    words = generator(key).integers(0, 2**32, size=(count, *data.shape), dtype=np.uint32)
+    return [jax.random.wrap_key_data(each, impl=jax.random.key_impl(key)) for each in words]
+
+
 def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     """Keep the modes that could carry mass: at most 10 + dimension log units below the best."""
     return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]

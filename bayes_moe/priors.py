@@ -100,7 +100,9 @@ def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}")
     return {
-        name: _shaped(name, field, given[name] if name in given else _default(name), moe)
+        name: _check_draws(name, field, _shaped(name, field, given[name], moe))  # a second, for JAX compiles a sampler
+        if name in given
+        else _shaped(name, field, _default(name), moe)
         for name, field in moe.fields.items()
     }
 
@@ -129,13 +131,22 @@ def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
             f"prior: {name} must broadcast to shape {field.shape} {field.dims}, "
             f"got {tuple(prior.batch_shape) + tuple(prior.event_shape)}."
         )
+    return shaped
+
+
+def _check_draws(name: str, field: Field, prior: Distribution) -> Distribution:
+    """Draw from a prior and see whether the parameter may take such values."""
+    base = prior
+    while hasattr(base, "base_dist"):
+        base = base.base_dist
+    kind = type(base).__name__
     try:
-        draws = np.asarray(shaped.sample(jax.random.key(0), (64,)))
+        draws = np.asarray(prior.sample(jax.random.key(0), (64,)))
     except NotImplementedError:
         raise ValueError(
-            f"prior: {name} must be a proper distribution that can be sampled, got {type(prior).__name__}. "
+            f"prior: {name} must be a proper distribution that can be sampled, got {kind}. "
             "Use a wide dist.Normal, for instance."
         ) from None
     if not np.all(field.support(draws)):
-        raise ValueError(f"prior: {name} must lie in {field.support!r}; {type(prior).__name__} does not.")
-    return shaped
+        raise ValueError(f"prior: {name} must lie in {field.support!r}; {kind} does not.")
+    return prior

@@ -32,6 +32,7 @@ from bayes_moe.modes import (
     Model,
     Modes,
     Objective,
+    child_keys,
     draw_starts,
     find_modes,
     generator,
@@ -172,17 +173,16 @@ def run(
     """
     args = as_arrays(args)
     where = layout(model, args)
-    start_key, disperse_key, chain_key = jax.random.split(rng_key, 3)
+    start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
     shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
     kernel = _kernel(model, where, shared)  # what the others say does not change the executable
-    _compile_ahead(kernel, args if light is None else light, starts[0], chain_key)
+    _compile_ahead(kernel, args if light is None else light, starts[0], keys[0])
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
     factor, preconditioner = whitening(negative, modes, where)
     meanwhile(where)
     points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
-    keys = jax.random.split(chain_key, settings.num_chains)
     accept = settings.target_accept_prob
     if accept is None:
         accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
