@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax import Array
 from scipy.optimize import linear_sum_assignment
 
-from bayes_moe.data import float64
+from bayes_moe.data import Observations, float64
 from bayes_moe.moe import MoE
+from bayes_moe.parameters import Params
 
 METHODS = ("ecr", "order", "stephens")
 MAX_ITER = 100  # passes over the draws; each method stops at a fixed point, usually after a few
@@ -202,8 +206,13 @@ def _overlap(target: np.ndarray, row: np.ndarray, experts: int) -> np.ndarray:
 
 def _responsibilities(moe: MoE, draws: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Responsibilities at every draw, (draws, n, experts)."""
-    count = len(next(iter(draws.values())))
-    return np.array([moe.responsibilities({n: v[s] for n, v in draws.items()}, x, y) for s in range(count)])
+    data = jax.tree.map(jnp.asarray, moe.observe(x, y))
+    return np.asarray(_shares(moe, jax.tree.map(jnp.asarray, draws), data))
+
+
+@jax.jit
+def _shares(moe: MoE, draws: Params, data: Observations) -> Array:
+    return jax.lax.map(lambda params: jax.nn.softmax(moe.log_joint(params, data), axis=0).T, draws)
 
 
 def _with_group(idata: xr.DataTree, posterior: xr.Dataset, moe: MoE, order: np.ndarray) -> xr.DataTree:

@@ -74,7 +74,7 @@ def cell_rates(rows: Rows, regime: str, estimator: str) -> list[CellRate]:
         Of a store.
     regime, estimator : str
     """
-    mine = [r for r in rows if (r["regime"], r["estimator"]) == (regime, estimator) and r["status"] not in FAILED]
+    mine = _mine(rows, regime, estimator)
     held = sorted({atoms for row in mine for atoms in occupancy(row) if atoms})
     return [_rate(mine, parameter, atoms) for atoms in held for parameter in PARAMETERS]
 
@@ -86,9 +86,13 @@ def occupancy(row: dict[str, object]) -> list[int]:
 
 def shares(rows: Rows, regime: str, estimator: str) -> dict[tuple[int, ...], float]:
     """Share of fits with each occupancy of the cells, in order of the true atoms, the most frequent first."""
-    mine = [r for r in rows if (r["regime"], r["estimator"]) == (regime, estimator) and r["status"] not in FAILED]
+    mine = _mine(rows, regime, estimator)
     found = [tuple(occupancy(row)) for row in mine]
     return {held: found.count(held) / len(found) for held in sorted(set(found), key=lambda one: -found.count(one))}
+
+
+def _mine(rows: Rows, regime: str, estimator: str) -> list[dict[str, object]]:
+    return [r for r in rows if (r["regime"], r["estimator"]) == (regime, estimator) and r["status"] not in FAILED]
 
 
 def _cells(row: dict[str, object]) -> int:

@@ -6,13 +6,14 @@ by the same line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import xarray as xr
 from jax import Array
 
 from bayes_moe import MoE, diagnostics, nuts
@@ -100,25 +101,56 @@ ATTEMPTS = 3  # rungs of the ladder; a study may set fewer
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
     moe, x, y, _ = problem
+    idata, verdicts = ladder(partial(nuts.sample, moe, x, y, progress_bar=False), diagnostics.check, rng_key, settings)
+    draws = flat_draws(idata["posterior"], moe)
+    status = "ok" if verdicts[-1].passed else "failed_gate"
+    return Estimate(draws, status, account(verdicts), credible(draws))
+
+
+def ladder(
+    sample: Callable[..., xr.DataTree],
+    judge: Callable[[xr.DataTree], diagnostics.Verdict],
+    rng_key: Array,
+    settings: Mapping[str, object],
+) -> tuple[xr.DataTree, list[diagnostics.Verdict]]:
+    """Sample and judge, rung by rung, until the gate is passed or the attempts are used up.
+
+    Parameters
+    ----------
+    sample : callable
+        From ``rng_key`` and the settings of a rung to draws.
+    judge : callable
+    rng_key : JAX key
+    settings : mapping
+        Of the first rung, and ``attempts``.
+    """
     verdicts: list[diagnostics.Verdict] = []
     rest = {name: value for name, value in settings.items() if name != "attempts"}
     for attempt in range(settings.get("attempts", ATTEMPTS)):
         rung = climb(rest, attempt, verdicts[-1] if verdicts else None)
-        idata = nuts.sample(moe, x, y, rng_key=jax.random.fold_in(rng_key, attempt), progress_bar=False, **rung)
-        verdicts.append(diagnostics.check(idata))
+        idata = sample(rng_key=jax.random.fold_in(rng_key, attempt), **rung)
+        verdicts.append(judge(idata))
         if verdicts[-1].passed:
             break
+    return idata, verdicts
+
+
+def account(verdicts: Sequence[diagnostics.Verdict]) -> dict[str, object]:
+    """What the ladder found, as plain numbers."""
     last = verdicts[-1]
-    sampled = idata["posterior"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    info = {
-        "attempt": attempt,
+    return {
+        "attempt": len(verdicts) - 1,
         "verdicts": [str(verdict) for verdict in verdicts],
         "divergences": last.divergences,
         "max_rhat": last.max_rhat,
         "min_ess": min(last.min_ess_bulk, last.min_ess_tail),
     }
-    draws = {name: sampled[name].values for name in moe.fields}
-    return Estimate(draws, "ok" if last.passed else "failed_gate", info, credible(draws))
+
+
+def flat_draws(group: xr.DataTree, moe: MoE) -> Draws:
+    """Parameter arrays of all chains in a row."""
+    sampled = group.dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
+    return {name: sampled[name].values for name in moe.fields}
 
 
 def credible(draws: Draws) -> dict[str, np.ndarray]:

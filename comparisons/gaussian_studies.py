@@ -16,9 +16,12 @@ NUTS = {
     "max_iter": 300,
     "tol": 1e-4,
     "thin": 20,
-    "num_warmup": 300,
-    "num_samples": 1000,
+    "prior_sd": 1.0,
+    "num_warmup": 500,
+    "num_samples": 2500,  # the spare expert comes and goes slowly: with 500 the gate fails for want of draws
     "num_chains": 4,
+    "dense_mass": True,
+    "attempts": 2,
 }
 
 # The published sizes, linspace(100, 500, 5) and linspace(500, 1e5, 95), thinned: every fifth of the latter.

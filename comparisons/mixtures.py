@@ -8,6 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
+import xarray as xr
 from jax import Array
 
 from bayes_moe import diagnostics, nuts, parameters, relabel
@@ -15,7 +17,7 @@ from bayes_moe.data import float64
 from bayes_moe.invariants import invariants
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
-from comparisons.estimators import Draws, Estimate, Estimator, Problem, credible
+from comparisons.estimators import Draws, Estimate, Estimator, Problem, account, credible, flat_draws, ladder
 from mle import em, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected
@@ -23,6 +25,7 @@ from mle.objective import Objective
 
 ATOM_SD = 0.005  # of the published starts' noise on c, a and b, times n^-.083
 VARIANCE_SD = 0.0005  # of that on Gamma and nu, times n^-.25
+OURS = ("n_init", "max_iter", "tol", "thin", "prior_sd")  # settings of posteriors that are not NUTS's own
 PROBES = 5  # observations at which the log density of each draw is looked at
 
 
@@ -95,27 +98,31 @@ def climb_all(
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS from EM modes, judged by the gate on label-invariant quantities; draws are relabelled (ECR).
 
-    The data are standardised, as the default priors expect, and the draws carried back to the data's own units.
+    The data are standardised, as the default priors expect, and the draws carried back to the data's own units. In
+    standard units c, a and b have normal priors with standard deviation ``prior_sd``; other settings are those of
+    :func:`climb_all`, of :func:`bayes_moe.nuts.sample`, and ``thin`` of :func:`bayes_moe.relabel.relabel`.
     """
     units, moe = Units.of(problem.x, problem.y), problem.moe
     x, y = units.standard(problem.x, problem.y)
+    prior = {name: dist.Normal(0.0, settings["prior_sd"]) for name in ("c", "a", "b")}
     modes = em_modes(problem._replace(x=x, y=y), rng_key, settings)
-    options = {name: value for name, value in settings.items() if name not in ("n_init", "max_iter", "tol", "thin")}
-    idata = nuts.sample(moe, x, y, rng_key=rng_key, init=modes, progress_bar=False, **options)
-    verdict = diagnostics.check(idata, invariants(moe, idata, x[:PROBES], y[:PROBES]))
+    idata, verdicts = ladder(
+        partial(nuts.sample, moe, x, y, prior=prior, init=modes, progress_bar=False),
+        lambda tree: diagnostics.check(tree, invariants(moe, tree, x[:PROBES], y[:PROBES])),
+        rng_key,
+        {name: value for name, value in settings.items() if name not in OURS},
+    )
     named = relabel.relabel(moe, idata, x, y, thin=settings["thin"])
+    draws = units.original(flat_draws(named["relabelled"], moe))
+    status = "ok" if verdicts[-1].passed else "failed_gate"
+    info = account(verdicts) | {"em_modes": len(modes)} | _filled(idata)
+    return Estimate(draws, status, info, _intervals(problem, draws))
+
+
+def _filled(idata: xr.DataTree) -> dict[str, float]:
+    """Posterior of the number of filled experts."""
     shares = relabel.number_of_experts(idata).mean("chain")
-    info = {
-        "verdicts": [str(verdict)],
-        "divergences": verdict.divergences,
-        "max_rhat": verdict.max_rhat,
-        "min_ess": min(verdict.min_ess_bulk, verdict.min_ess_tail),
-        "em_modes": len(modes),
-        **{f"filled_{count}": float(shares.sel(experts=count)) for count in shares["experts"].values},
-    }
-    sampled = named["relabelled"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    draws: Draws = units.original({name: sampled[name].values for name in moe.fields})
-    return Estimate(draws, "ok" if verdict.passed else "failed_gate", info, _intervals(problem, draws))
+    return {f"filled_{count}": float(shares.sel(experts=count)) for count in shares["experts"].values}
 
 
 @float64

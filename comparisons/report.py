@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from comparisons import coverage, export, figures, optimisation, rates, summary
+from comparisons import cell_rates, coverage, export, figures, optimisation, rates, summary
 from comparisons.store import FAILED, Store
 from comparisons.study import Regime, Study
 
@@ -27,6 +27,7 @@ CAPTIONS = {
 }
 SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
 OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]
+CELL_HEADS = ["", "atoms in the cell", "parameter", "slope of the mean error [95%]", "theory", "n", "cells at a size"]
 NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
 MESSAGES = 10  # distinct error messages shown
 
@@ -100,6 +101,8 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
         "window_rule": "a third",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
         "windows": [_window(regime, sizes) for regime in ran if regime.scales],
+        "cell_heads": CELL_HEADS,
+        "cells": [line for regime in ran for line in _cells(records, study, regime)],
         "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
         "optimisation": [line for regime in ran for line in _optimisation(records, regime)],
         "coverages": [line for regime in ran for line in _coverages(records, regime)],
@@ -163,6 +166,17 @@ def _window(regime: Regime, sizes: Sequence[int]) -> list[str]:
     cells = [" / ".join(f"{v:.2f}" for v in rates.relative_bound(regime, n).values()) for n in sizes]
     title = f"{regime.name} ({', '.join(summary.SYMBOLS.get(p, p) for p in regime.moe.fields)})"
     return [title, *cells, f"{inside[0]:,}" if inside else "not reached"]
+
+
+def _cells(rows: summary.Rows, study: Study, regime: Regime) -> Table:
+    """Slopes by the number of atoms in a Voronoi cell, for studies of mixing measures."""
+    return [
+        [f"{regime.name}, {summary.POINT.get(name, name)}", str(c.atoms), c.parameter, str(c.slope), f"{c.theory:+.3f}"]
+        + [f"{c.sizes[0]:,} to {c.sizes[-1]:,}", f"{min(c.counts)} to {max(c.counts)}"]
+        for name in study.settings
+        for c in cell_rates.cell_rates(rows, regime.name, name)
+        if c.slope
+    ]
 
 
 def _change(ran: Sequence[Regime]) -> list[str]:

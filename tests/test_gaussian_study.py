@@ -33,7 +33,7 @@ CLOSE = 0.04  # of a slope over a thinner grid than the published one
 
 def study(**plan):
     """Return a small study of M1."""
-    chosen = {"sizes": {"em-one-step": (200, 400)}, "replicates": {"em-one-step": 2}} | plan
+    chosen = {"sizes": {"em-one-step": (200, 400)}, "replicates": {"em-one-step": 3}} | plan
     return replace(
         gaussian_studies.study("m1", quick=True),
         settings={name: {"n_init": 1, "max_iter": 1, "tol": 1e-5} for name in chosen["sizes"]},
@@ -152,6 +152,7 @@ def test_a_study_runs_and_reports(tmp_path):
     assert "theory" in text
     assert "Cramér–Rao bound                " not in text
     assert "Where asymptotics begin" not in page
+    assert "Slopes by Voronoi cell" in page
     assert figures.rate_plot(rows, plan, tmp_path / "rates.png").stat().st_size > 10_000
 
 
