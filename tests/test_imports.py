@@ -17,7 +17,7 @@ ORDER = (
     ("_numpyro", "compilation", "numerics", "blocks"),
     ("data",),
     ("parameters",),
-    ("gaussian",),
+    ("gaussian", "responses"),
     ("normal",),
     ("gates", "experts"),
     ("likelihood",),
