@@ -21,49 +21,14 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from bayes_moe import parameters
-from bayes_moe.data import check_real, check_response, check_x, float64
+from bayes_moe.data import check_response, float64
+from bayes_moe.indexed import IndexedObservations, check_covariates, check_index, check_range, check_size
 from bayes_moe.moe import as_key
 from bayes_moe.numerics import logsumexp
 from bayes_moe.parameters import Field, Params
 from bayes_moe.responses import Response
 
 LABEL = re.compile(r"(\w+)(?:\[([\d:]+(?:,[\d:]+)*)\])?")
-
-
-@register_dataclass
-@dataclass(frozen=True, eq=False)
-class IndexedObservations:
-    """Observations as the model reads them, in increasing order of u.
-
-    Parameters
-    ----------
-    x : array, shape (1 + p, n)
-        Covariates of the gate, ones first.
-    z : array, shape (1 + q, n)
-        Covariates of the experts, ones first.
-    u : array, shape (n,)
-        The index, scaled to [0, 1].
-    y : array, shape (n,)
-    size : array, shape (n,)
-        Trials of a binomial, exposure of a count; ones else.
-    order : array of int, shape (n,)
-        Row of the user's data that each observation was.
-    range : array, shape (2,)
-        The u, in the user's units, that became 0 and 1.
-    """
-
-    x: Array
-    z: Array
-    u: Array
-    y: Array
-    size: Array
-    order: Array
-    range: Array
-
-    @property
-    def n(self) -> int:
-        """Number of observations."""
-        return self.u.shape[-1]
 
 
 @register_dataclass
@@ -231,12 +196,12 @@ class VaryingCoefficient:
             If an argument is of another shape, not finite or not real; if u is constant or leaves its range; if y is
             nothing that the experts can draw.
         """
-        columns = [_named("x", x, self.gate_features), _named("z", z, self.expert_features)]
+        columns = [check_covariates("x", x, self.gate_features), check_covariates("z", z, self.expert_features)]
         n = len(columns[0])
         if len(columns[1]) != n:
             raise ValueError(f"z must have one row for each row of x: x has {n} rows, z has {len(columns[1])}.")
         index = check_index(u, n)
-        response, sizes = check_response(y, 1, n), _check_size(size, n)
+        response, sizes = check_response(y, 1, n), check_size(size, n)
         self.response.check(response, sizes)
         low, high = check_range(index, u_range)
         order = np.argsort(index, kind="stable")
@@ -263,10 +228,10 @@ class VaryingCoefficient:
         ValueError
             For coefficients or covariates that do not fit.
         """
-        columns = [_named("x", x, self.gate_features), _named("z", z, self.expert_features)]
+        columns = [check_covariates("x", x, self.gate_features), check_covariates("z", z, self.expert_features)]
         n = len(columns[0])
         x, z = (np.vstack([np.ones(n), column.T]) for column in columns)
-        blank, sizes = np.zeros(n), _check_size(size, n)
+        blank, sizes = np.zeros(n), check_size(size, n)
         data = IndexedObservations(x, z, blank, blank, sizes, np.arange(n), np.array([0.0, 1.0]))
         return np.asarray(_draw(self, as_key(rng_key), self.last(params, n), data))
 
@@ -277,47 +242,3 @@ class VaryingCoefficient:
 
 
 _draw = jax.jit(VaryingCoefficient.draw)
-
-
-def check_index(u: object, n: int) -> np.ndarray:
-    """Check the index u: one finite number for each row, not all the same."""
-    index = check_real("u", u)
-    if index.shape != (n,):
-        raise ValueError(f"u must have shape ({n},), one number for each row of x, got {index.shape}.")
-    if not np.isfinite(index).all():
-        first = int(np.argmin(np.isfinite(index)))
-        raise ValueError(f"u must be finite, got {index[first]} at row {first}. Drop these rows.")
-    if np.ptp(index) == 0:
-        raise ValueError(f"u must vary, got {index[0]} in every row. Without an index, use another family.")
-    return index
-
-
-def check_range(index: np.ndarray, u_range: object) -> tuple[float, float]:
-    """Ends of the range of u, refusing data outside."""
-    if u_range is None:
-        return float(index.min()), float(index.max())
-    ends = check_real("u_range", u_range)
-    if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
-        raise ValueError(f"u_range must be a pair (low, high) with low < high, got {u_range!r}.")
-    if index.min() < ends[0] or index.max() > ends[1]:
-        raise ValueError(
-            f"u must lie within {ends.tolist()}, got values from {index.min():g} to {index.max():g}. "
-            "Coefficients are not extrapolated: drop these rows, or fit on the wider range."
-        )
-    return float(ends[0]), float(ends[1])
-
-
-def _named(name: str, values: object, features: int) -> np.ndarray:
-    try:
-        return check_x(values, features)
-    except ValueError as error:  # check_x speaks of x
-        raise ValueError(re.sub(r"\bx\b", name, str(error))) from None
-
-
-def _check_size(size: object, n: int) -> np.ndarray:
-    array = check_real("size", size)
-    if array.shape not in ((), (n,)):
-        raise ValueError(f"size must be a number or have shape ({n},), one for each row of x, got {array.shape}.")
-    if not np.isfinite(array).all() or (array <= 0).any():
-        raise ValueError(f"size must be positive and finite, got a minimum of {np.min(array)}.")
-    return np.array(np.broadcast_to(array, (n,)))

@@ -18,8 +18,9 @@ from scipy import optimize, stats
 
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
-from mle import curve_bootstrap, kernel_em, labels, local
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle import curve_bootstrap, curve_plan, kernel_em, labels, local
 from mle.curves import CurveFit, by_name
 from mle.kernels import KERNELS, Kernel
 from mle.windows import Windows
@@ -171,19 +172,22 @@ def bootstrap(
     return Bands(fit, level, simultaneous, "bootstrap", se, c, bias, draws, problems)
 
 
+@float64
 def replicate_curves(
     fit: CurveFit, random_state: int | np.random.Generator | None, replicates: int, workers: int | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Levels of the bootstrap curves, (replicates, G, P), failed ones left out; and what went wrong."""
     if fit.model.components > labels.MOST:
         raise ValueError(f"fit must have at most {labels.MOST} components to align, got {fit.model.components}.")
-    plan = kernel_em.plan_of(fit)
+    plan = curve_plan.plan_of(fit)
     scale = _scale(fit)
 
     def refit(data: IndexedObservations) -> tuple[np.ndarray, bool]:
-        _, solved = kernel_em.estimate(plan, data, plan.held(fit.theta), order=False)
-        order = labels.nearest(fit.model, solved.theta, fit.theta, scale)
-        return labels.permute(fit.model, solved.theta, order)[:, : fit.model.size], bool(solved.converged.all())
+        _, solved = kernel_em.estimate(plan, data, plan.held(fit.theta), sweep=True, order=False)
+        theta = solved.theta
+        if plan.interchangeable:
+            theta = labels.permute(fit.model, theta, labels.nearest(fit.model, theta, fit.theta, scale))
+        return theta[:, : fit.model.size], bool(solved.converged.all())
 
     key = curve_bootstrap.root_key(random_state)
     found = curve_bootstrap.run(fit, plan.windows, refit, replicates, key, workers)
@@ -199,16 +203,17 @@ def replicate_curves(
 
 def _scale(fit: CurveFit) -> np.ndarray:
     """Unit (P,) of each coefficient when curves are compared: its median standard error."""
-    se = np.nanmedian(np.where(np.isfinite(standard_errors(fit)), standard_errors(fit), np.nan), axis=0)
+    se = np.median(standard_errors(fit), axis=0)
     return np.where(np.isfinite(se) & (se > 0), se, 1.0)
 
 
 # Standard errors and critical values -------------------------------------------------------------------------
 
 
+@float64
 def standard_errors(fit: CurveFit) -> np.ndarray:
     """Sandwich standard errors (G, P) of the levels; zero for what is held, infinite where J is singular."""
-    plan = kernel_em.plan_of(fit)
+    plan = curve_plan.plan_of(fit)
     variances = np.asarray(jitted(_variances)(fit.model, fit.theta, fit.data, plan.windows, fit.free))
     held = ~fit.free[: fit.model.size]
     return np.where(held, 0.0, np.sqrt(np.where(variances >= 0, variances, np.inf)))

@@ -9,9 +9,10 @@ import numpy as np
 
 from bayes_moe.compilation import jitted
 from bayes_moe.data import check_real, float64
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
-from mle import curve_starts, kernel_em, local_em, windows
-from mle.kernel_em import Plan
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle import curve_plan, curve_starts, kernel_em, local_em, windows
+from mle.curve_plan import Plan
 from mle.kernels import Kernel, kernel_named
 
 CANDIDATES = 8
@@ -109,7 +110,7 @@ def select(
     _check_settings(folds, undersmooth, data.n)
     settings = {"grid": grid, "kernel": kernel, "engine": engine, "max_iter": max_iter, "tol": tol, "whole": True}
     widths = _candidates(model, data, candidates, settings)
-    plans = [kernel_em.make_plan(model, data, h, **settings) for h in widths]
+    plans = [curve_plan.make_plan(model, data, h, **settings) for h in widths]
     start, _ = kernel_em.first_guess(plans[-1], data, n_init, rng)
     fold = rng.permutation(np.arange(data.n) % folds)
     each = np.array([held_out(plan, data, start, fold) for plan in plans])
@@ -123,7 +124,7 @@ def select(
     with np.errstate(invalid="ignore"):
         errors = np.nan_to_num((each - each[best]).std(axis=1), nan=np.inf) / np.sqrt(data.n)
     h = undersmooth * widths[best]
-    kernel_em.make_plan(model, data, h, **settings)  # refuses what is too small to fit
+    curve_plan.make_plan(model, data, h, **settings)  # refuses what is too small to fit
     return Selection(float(h), float(widths[best]), widths, scores, errors)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from bayes_moe import parameters
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
 
 SHARP = 0.3  # concentration of random soft responsibilities: below one, most are near 0 or 1
 

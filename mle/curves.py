@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayes_moe import parameters
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient, check_range
+from bayes_moe.indexed import IndexedObservations, check_range
+from bayes_moe.varying import VaryingCoefficient
 from mle.kernels import Kernel
 
 SATURATED = 12.0  # |gate score or logit| beyond which the likelihood is flat in it: separation within a window
@@ -143,6 +144,10 @@ class CurveFit:
         return found
 
     def _collapsed(self) -> list[tuple[np.ndarray, str]]:
+        if self.model.response.name == "negative-binomial":
+            remedy = "shows no overdispersion, its k runs to infinity: use experts='poisson'"
+            large = self.params["delta"] > SATURATED
+            return [(large[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
         if self.model.response.name != "normal":
             return []
         small = self.params["delta"] < np.log(COLLAPSED * np.asarray(self.data.y).std())

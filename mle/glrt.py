@@ -9,10 +9,10 @@ import numpy as np
 from scipy import stats
 
 from bayes_moe.data import float64
-from bayes_moe.varying import IndexedObservations
-from mle import curve_bootstrap, kernel_em
+from bayes_moe.indexed import IndexedObservations
+from mle import curve_bootstrap, curve_plan, kernel_em
+from mle.curve_plan import Plan
 from mle.curves import CurveFit
-from mle.kernel_em import Plan
 
 METHODS = ("bootstrap", "chi-square")
 
@@ -107,7 +107,7 @@ def test(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    full, null = kernel_em.plan_of(fit), null_plan(fit, constant, zero)
+    full, null = curve_plan.plan_of(fit), null_plan(fit, constant, zero)
     null_fit = _fit(null, fit.data, fit.theta)
     statistic = fit.log_likelihood - null_fit.log_likelihood
     tested = fit.model.select([*constant, *zero], "constant").sum()
@@ -119,8 +119,8 @@ def test(
     curve_bootstrap.check_replicates(replicates)
 
     def refit(data: IndexedObservations) -> float:
-        _, small = kernel_em.estimate(null, data, null.held(null_fit.theta), order=False)
-        _, large = kernel_em.estimate(full, data, full.held(null_fit.theta), order=False)
+        _, small = kernel_em.estimate(null, data, null.held(null_fit.theta), sweep=True, order=False)
+        _, large = kernel_em.estimate(full, data, full.held(null_fit.theta), sweep=True, order=False)
         return float(large.log_likelihood - small.log_likelihood)
 
     key = curve_bootstrap.root_key(random_state)
@@ -140,9 +140,9 @@ def null_plan(fit: CurveFit, constant: Sequence[str], zero: Sequence[str]) -> Pl
     if (~fit.free[: fit.model.size] & fit.model.select([*constant, *zero])).any():
         raise ValueError("constant and zero must name coefficients that vary in the fit, got some that it holds.")
     model = replace(fit.model, constant=(*fit.model.constant, *constant))
-    return replace(kernel_em.plan_of(fit), model=model).holding(dict.fromkeys(zero, 0.0))
+    return replace(curve_plan.plan_of(fit), model=model).holding(dict.fromkeys(zero, 0.0))
 
 
 def _fit(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> CurveFit:
-    used, solved = kernel_em.estimate(plan, data, plan.held(theta), order=False)
+    used, solved = kernel_em.estimate(plan, data, plan.held(theta), sweep=True, order=False)
     return kernel_em.describe(plan, data, used, solved, np.zeros(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,15 @@ from jax import Array
 
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
-from mle import curve_starts, labels, local, local_em, windows
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle import curve_starts, labels, local, local_em
+from mle.curve_plan import Plan, make_plan
 from mle.curves import CurveFit
-from mle.kernels import Kernel, kernel_named
+from mle.kernels import Kernel
 from mle.local_em import Solved
 from mle.windows import Windows
 
-ENGINES = ("consistent", "separate")
 SHORT = 15  # label-consistent EM steps of each start; the best goes on
 
 
@@ -77,8 +78,8 @@ def fit(
     init : mapping, optional
         Coefficients by name to start from instead, a row for each grid point or one for all.
     fixed : mapping of str to float, optional
-        Coefficients held at a value everywhere, as in ``{"alpha[1,1]": 0.0}``. Components then keep the numbers that
-        they are fixed by.
+        Coefficients held at a value everywhere, as in ``{"alpha[1,1]": 0.0}``. Where that tells components apart, they
+        keep the numbers that they are fixed by.
     max_iter : int
     tol : float
         Consistent: largest change of responsibilities and coefficients in a step. Separate: gain that Newton's step
@@ -110,93 +111,7 @@ def fit(
         theta, starts = plan.held(curve_starts.given(model, init, len(plan.grid))), np.zeros(0)
     else:
         theta, starts = first_guess(plan, data, n_init, curve_starts.check_random(n_init, random_state))
-    return describe(plan, data, *estimate(plan, data, theta, sweep=True, order=not fixed), starts)
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """How data on these u are fitted: all that does not depend on the responses.
-
-    Parameters
-    ----------
-    model : VaryingCoefficient
-    grid : ndarray, shape (G,)
-        On [0, 1].
-    h : float
-    kernel : Kernel
-    engine : str
-    windows : Windows
-    free : ndarray of bool, shape (2 P,)
-    constants : ndarray, shape (P,)
-        Values of what is not free.
-    fixed : dict of str to float
-    max_iter, tol : int, float
-    """
-
-    model: VaryingCoefficient
-    grid: np.ndarray
-    h: float
-    kernel: Kernel
-    engine: str
-    windows: Windows
-    free: np.ndarray
-    constants: np.ndarray
-    fixed: dict[str, float]
-    max_iter: int
-    tol: float
-
-    def held(self, theta: np.ndarray) -> np.ndarray:
-        """The same theta (..., 2 P) with what is not free at its constant values, slopes zero."""
-        return np.where(self.free, theta, np.concatenate([self.constants, np.zeros_like(self.constants)]))
-
-    def holding(self, fixed: Mapping[str, float]) -> Plan:
-        """Return the same plan with more coefficients held at given values."""
-        free, constants = self.free.copy(), self.constants.copy()
-        for name, value in fixed.items():
-            mask = self.model.select((name,), "fixed")
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-                raise ValueError(f"fixed: {name} must be held at a finite number, got {value!r}.")
-            constants[mask] = value
-            free[np.tile(mask, 2)] = False
-        return replace(self, free=free, constants=constants, fixed=self.fixed | dict(fixed))
-
-    def averaged(self, mask: np.ndarray, values: np.ndarray) -> Plan:
-        """Return the same plan with the coefficients of a mask (P,) held at values (P,)."""
-        free = self.free & ~np.tile(mask, 2)
-        return replace(self, free=free, constants=np.where(mask, values, self.constants))
-
-
-def make_plan(
-    model: VaryingCoefficient,
-    data: IndexedObservations,
-    h: object,
-    *,
-    grid: object = 20,
-    kernel: str | Kernel = "epanechnikov",
-    engine: str = "consistent",
-    max_iter: int = 1000,
-    tol: float = 1e-6,
-    whole: bool = False,
-) -> Plan:
-    """Check the settings of a fit and cut its windows; ``whole`` as in :func:`mle.windows.build`."""
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}.")
-    if engine == "separate" and model.components > labels.MOST:
-        raise ValueError(
-            f"components must be at most {labels.MOST} with engine='separate', whose labels are aligned over all "
-            f"permutations, got {model.components}. Use engine='consistent'."
-        )
-    shape, points = kernel_named(kernel), windows.make_grid(data, grid)
-    bandwidth = windows.check_bandwidth(model, data, points, h, shape)
-    cut = windows.build(np.asarray(data.u), points, bandwidth, shape, whole=whole)
-    every, zeros = np.ones(2 * model.size, dtype=bool), np.zeros(model.size)
-    return Plan(model, points, bandwidth, shape, engine, cut, every, zeros, {}, max_iter, tol)
-
-
-def plan_of(fit: CurveFit) -> Plan:
-    """Plan of a fit that was made before: to fit other responses at the same covariates."""
-    settings = {"grid": fit.grid, "kernel": fit.kernel, "engine": fit.engine, **fit.limits}
-    return make_plan(fit.model, fit.data, fit.h, **settings).holding(fit.fixed)
+    return describe(plan, data, *estimate(plan, data, theta, sweep=True), starts)
 
 
 def first_guess(
@@ -242,10 +157,10 @@ def estimate(
     sweep : bool
         Whether the separate engine fits each u again from its neighbours.
     order : bool
-        Whether to number the experts by their mean intercepts.
+        Whether to number the experts by their mean intercepts, where what is held allows it.
     """
     solved = _solve(plan, data, theta, sweep)
-    if order:
+    if order and plan.interchangeable:
         solved = solved._replace(theta=_ordered(plan, solved.theta))
     mask = plan.model.select(plan.model.constant)
     if not mask.any():
@@ -299,8 +214,8 @@ def _responsibilities(model: VaryingCoefficient, data: IndexedObservations, cut:
 
 
 def aligned(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> np.ndarray:
-    """Renumber components along the grid, exactly: see :func:`mle.labels.path`."""
-    if plan.model.components == 1:
+    """Renumber components along the grid, exactly: see :func:`mle.labels.path`. Held coefficients may forbid it."""
+    if plan.model.components == 1 or not plan.interchangeable:
         return theta
     r = np.asarray(jitted(_grid_responsibilities)(plan.model, data, plan.windows, theta))
     count, n = len(plan.grid), data.n

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bayes_moe.indexed import IndexedObservations
 from bayes_moe.parameters import Params
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
+from bayes_moe.varying import VaryingCoefficient
 from mle.windows import Windows
 
 RIDGE = 1e-10  # share of the diagonal added before a solve: it changes the step, never the optimum

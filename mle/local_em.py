@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
 from mle.local import (
     Local,
     around,

@@ -9,7 +9,8 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from bayes_moe.data import check_real
-from bayes_moe.varying import IndexedObservations, VaryingCoefficient
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
 from mle.kernels import Kernel
 
 ROOM = 8  # window lengths are multiples of n / ROOM, so that near bandwidths share one compilation
@@ -25,7 +26,7 @@ class Windows:
     index : array of int, shape (G, m)
         Which observations: m neighbours in a row.
     t : array, shape (G, m)
-        (U_i - u) / h.
+        (U_i - u) / h, clipped to the kernel's reach: weights are zero beyond.
     w : array, shape (G, m)
         K(t) / h, zero outside the window.
     near : array of int, shape (n,)
@@ -65,9 +66,11 @@ def build(u: np.ndarray, grid: np.ndarray, h: float, kernel: Kernel, *, whole: b
     unit = -(-n // ROOM)
     m = n if whole else min(n, -(-widest // unit) * unit)
     index = np.clip(first, 0, n - m)[:, None] + np.arange(m)
-    t = (u[index] - grid[:, None]) / h
+    t = np.clip((u[index] - grid[:, None]) / h, -kernel.reach, kernel.reach)  # no line is followed beyond
     near = np.abs(u[:, None] - grid).argmin(axis=1)
-    return Windows(index, t, kernel(t) / h, near, (u - grid[near]) / h, np.diff(grid) / h)
+    return Windows(
+        index, t, np.where(np.abs(t) < kernel.reach, kernel(t), 0.0) / h, near, (u - grid[near]) / h, np.diff(grid) / h
+    )
 
 
 def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:

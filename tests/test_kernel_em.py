@@ -1,4 +1,4 @@
-"""Kernel EM: kernels and local likelihood against slow code, closed forms, labels along u, constants, errors."""
+"""Kernel EM: closed forms, both engines, labels along u, constants, errors."""
 
 import itertools
 import re
@@ -9,158 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import oracle_varying as oracle
 import pytest
-from scipy import integrate, optimize
+from curve_cases import at_one_u, draw_rows, draw_standin, some_theta
 from scipy.special import logsumexp
 
 from bayes_moe import varying_coefficient
 from bayes_moe.compilation import jitted
-from mle import bandwidth, kernel_em, labels, local, local_em, windows
-from mle.kernels import KERNELS
+from mle import curve_plan, curve_starts, kernel_em, labels, local, local_em
 
-EPANECHNIKOV = KERNELS["epanechnikov"]
-SIZES = {"normal": 1.0, "binomial": 9.0, "poisson": 2.5, "negative-binomial": 2.5}
 SAME_CLOSED_FORM = 1e-8
-SAME_MAXIMUM = 1e-7  # of local log likelihood
 
 
-def draw_rows(family, n=40, components=2, seed=0):
-    """Return a model and structureless data (x, z, u, y)."""
-    rng = np.random.default_rng(seed)
-    model = varying_coefficient(family, components, gate_features=1, expert_features=2)
-    y = rng.normal(size=n) if family == "normal" else rng.integers(0, 9, n).astype(float)
-    return model, (rng.normal(size=(n, 1)), rng.normal(size=(n, 2)), rng.uniform(size=n), y)
-
-
-@cache
-def draw_standin(seed=0, n=500):
-    """Return the model of Simulation 1 and data from its stand-in curves."""
-    model, rng = varying_coefficient("normal", 2), np.random.default_rng(seed)
-    x, z, u = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), rng.uniform(size=n)
-    return model, (x, z, u, model.simulate(seed, oracle.standin(u), x, z))
-
-
-def at_one_u(family, u0=0.4, h=0.3, **options):
-    """Return a model, its data at one u as the engine sees them, and as the oracle does."""
-    model, (x, z, u, y) = draw_rows(family, **options)
-    data = model.observe(x, z, u, y, size=SIZES[family], u_range=(0, 1))
-    cut = windows.build(data.u, np.array([u0]), h, EPANECHNIKOV)
-    seen = jax.tree.map(lambda a: a[0], local.around(jax.tree.map(jnp.asarray, data), cut))
-    return model, seen, (x, z, u, y, np.full(len(y), SIZES[family]))
-
-
-def slow_value(model, family, rows, theta, u0=0.4, h=0.3):
-    """Return the oracle's local log likelihood at theta (2 P,)."""
-    like = {name: np.zeros(field.shape) for name, field in model.fields.items()}
-    level, slope = (oracle.unflatten(like, part) for part in np.split(np.asarray(theta), 2))
-    return oracle.local_log_likelihood(family, level, slope, rows, u0, h)
-
-
-VALUE_HESSIAN, EXPECTED_HESSIAN = jax.hessian(local.value, 1), jax.hessian(local.expected, 1)
-
-
-def responsibilities(model, theta, seen):
-    at = local.predictors(model, theta, seen.data, seen.t)
-    return jax.nn.softmax(model.log_joint_at(at, seen.data.y, seen.data.size), axis=0)
-
-
-def some_theta(model, seed=5):
-    return jnp.asarray(0.4 * np.random.default_rng(seed).normal(size=2 * model.size))
-
-
-# Kernels and windows -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-def test_kernels_are_densities_and_their_constants_are_integrals(kernel):
-    k = lambda t: float(kernel(np.array([t]))[0])  # noqa: E731
-    area, square = (integrate.quad(lambda t, p=p: k(t) ** p, -kernel.reach, kernel.reach)[0] for p in (1, 2))
-    assert area == pytest.approx(1, abs=1e-8)
-    assert kernel.square == pytest.approx(square, rel=1e-6)
-    assert k(1.01 * kernel.reach) == 0
-    r_k, c_k = kernel.glrt_constants
-    assert c_k == pytest.approx(k(0.0) - square / 2, rel=1e-6)
-    assert {"epanechnikov": 2.1153, "gaussian": 2.5375}.get(kernel.name, r_k) == pytest.approx(r_k, abs=2e-4)
-    assert {"epanechnikov": 2.5, "gaussian": 0.5}.get(kernel.name, kernel.slope_square) == pytest.approx(
-        kernel.slope_square, rel=1e-5
-    )
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_windows_hold_every_observation_in_reach_with_its_weight(whole):
-    u, grid, h = np.sort(np.random.default_rng(0).uniform(size=60)), np.linspace(0, 1, 7), 0.23
-    cut = windows.build(u, grid, h, EPANECHNIKOV, whole=whole)
-    slow = np.array([[oracle.epanechnikov((value - point) / h) / h for value in u] for point in grid])
-    found = np.zeros_like(slow)
-    found[np.arange(7)[:, None], cut.index] = cut.w
-    np.testing.assert_allclose(found, slow, atol=1e-14)
-    np.testing.assert_allclose(u - grid[cut.near], cut.t_near * h, atol=1e-14)
-    assert (np.abs(cut.t_near * h) <= 1 / 12 + 1e-12).all()
-
-
-# The local likelihood --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("components", [1, 2, 3])
-@pytest.mark.parametrize("family", oracle.FAMILIES)
-def test_value_and_score_are_those_of_slow_code(family, components):
-    with jax.enable_x64(True):
-        model, seen, rows = at_one_u(family, components=components)
-        theta = some_theta(model)
-        score, _ = jitted(local.derivatives)(model, theta, seen, 0.5)
-        value = float(jitted(local.value)(model, theta, seen))
-    slow = partial(slow_value, model, family, rows)
-    assert value == pytest.approx(slow(theta), rel=1e-10)
-    numeric = optimize.approx_fprime(np.asarray(theta), slow, 1e-6)
-    np.testing.assert_allclose(score, numeric, atol=1e-3 * np.abs(numeric).max())
-
-
-@pytest.mark.parametrize("family", oracle.FAMILIES)
-def test_informations_scores_and_the_em_gradient(family):
-    with jax.enable_x64(True):
-        model, seen, _ = at_one_u(family)
-        theta = some_theta(model)
-        score, observed = jitted(local.derivatives)(model, theta, seen, 0.0)
-        np.testing.assert_allclose(observed, -jitted(VALUE_HESSIAN)(model, theta, seen), atol=1e-9)
-        np.testing.assert_allclose(jitted(local.observed_scores)(model, theta, seen).sum(axis=1), score, atol=1e-9)
-        r = jitted(responsibilities)(model, theta, seen)
-        gradient, complete = jitted(local.expected_derivatives)(model, theta, seen, r)
-        np.testing.assert_allclose(gradient, score, atol=1e-9)  # Fisher's identity
-        np.testing.assert_allclose(complete, jitted(local.derivatives)(model, theta, seen, 1.0)[1], atol=1e-9)
-        assert np.linalg.eigvalsh(complete)[0] > 0
-        if family in ("binomial", "poisson"):  # canonical links: nothing random in the complete information
-            slow = -jitted(EXPECTED_HESSIAN)(model, theta, seen, r)
-            np.testing.assert_allclose(complete, slow, atol=1e-9)
-
-
-@pytest.mark.parametrize("family", oracle.FAMILIES)
-def test_an_m_step_never_lowers_its_aim_nor_a_climb_the_local_likelihood(family):
-    with jax.enable_x64(True):
-        model, seen, _ = at_one_u(family, n=120)
-        free = jnp.ones(2 * model.size, bool)
-        for seed in range(3):
-            theta = some_theta(model, seed)
-            r = jnp.asarray(np.random.default_rng(seed).dirichlet([1, 1], seen.t.shape[0]).T)
-            after, aim = jitted(local_em.m_step)(model, theta, seen, r, free), jitted(local.expected)
-            assert aim(model, after, seen, r) >= aim(model, theta, seen, r)
-            climb = jitted(local_em.climb)
-            steps = [climb(model, theta, seen, free, limit, 1e-10)[1] for limit in (0, 1, 2, 4, 8, 16)]
-            assert (np.diff(steps) >= -1e-10).all()
-
-
-def test_a_climb_reaches_what_a_generic_optimiser_reaches():
-    with jax.enable_x64(True):
-        model, seen, rows = at_one_u("binomial", n=60, components=1)
-        theta, value, converged, _ = jitted(local_em.climb)(
-            model, some_theta(model), seen, jnp.ones(2 * model.size, bool), 200, 1e-12
-        )
-    slow = partial(slow_value, model, "binomial", rows)
-    found = optimize.minimize(lambda t: -slow(t), np.zeros(2 * model.size), method="BFGS", options={"gtol": 1e-6})
-    assert converged
-    assert float(value) == pytest.approx(-found.fun, abs=SAME_MAXIMUM)
-    np.testing.assert_allclose(theta, found.x, atol=1e-3)
-
-
-@pytest.mark.parametrize("engine", kernel_em.ENGINES)
+@pytest.mark.parametrize("engine", curve_plan.ENGINES)
 def test_one_component_is_local_linear_regression_in_closed_form(engine):
     rng = np.random.default_rng(1)
     z, u = rng.normal(size=(150, 2)), rng.uniform(size=150)
@@ -187,7 +46,7 @@ def standin_fit(engine, seed=0):
     return kernel_em.fit(model, *rows, h=0.21, engine=engine, random_state=0)
 
 
-@pytest.mark.parametrize("engine", kernel_em.ENGINES)
+@pytest.mark.parametrize("engine", curve_plan.ENGINES)
 def test_the_curves_of_simulation_1_are_found(engine):
     fit = standin_fit(engine)
     truth = oracle.standin(fit.grid)
@@ -220,7 +79,7 @@ def complete_derivatives(model, theta, seen, r):
 def test_the_separate_engine_maximises_each_local_likelihood():
     fit, other = standin_fit("separate"), standin_fit("consistent")
     assert (fit.local_log_likelihood >= other.local_log_likelihood - 1e-6).all()
-    plan = kernel_em.plan_of(fit)
+    plan = curve_plan.plan_of(fit)
     with jax.enable_x64(True):
         seen = local.around(jax.tree.map(jnp.asarray, fit.data), plan.windows)
         scores, information = jitted(observed_derivatives)(fit.model, fit.theta, seen)
@@ -231,7 +90,7 @@ def test_the_separate_engine_maximises_each_local_likelihood():
 
 def test_the_consistent_engine_is_at_its_fixed_point():
     fit = standin_fit("consistent")
-    plan = kernel_em.plan_of(fit)
+    plan = curve_plan.plan_of(fit)
     with jax.enable_x64(True):
         r = kernel_em._responsibilities(fit.model, fit.data, plan.windows, jnp.asarray(fit.theta))
         seen = local.around(jax.tree.map(jnp.asarray, fit.data), plan.windows)
@@ -285,11 +144,11 @@ def switches(slopes):
 def fit_each_u_alone(model, rows, h):
     """Return the slopes (G,) of the first expert when each u starts from k-means in its own window, unaligned."""
     data = model.observe(*rows)
-    plan = kernel_em.make_plan(model, data, h, engine="separate")
+    plan = curve_plan.make_plan(model, data, h, engine="separate")
     rng, out = np.random.default_rng(0), []
     for g in range(len(plan.grid)):
-        r = jnp.asarray(kernel_em.curve_starts.draw(model, data, 3, rng)[2])
-        blank = plan.held(kernel_em.curve_starts.blank(model, data, plan.grid))
+        r = jnp.asarray(curve_starts.draw(model, data, 3, rng)[2])
+        blank = plan.held(curve_starts.blank(model, data, plan.grid))
         start = jitted(local_em.consistent)(model, data, plan.windows, blank, r, plan.free, 15, 1e-6).theta
         alone = jitted(local_em.separate)(model, data, plan.windows, start, plan.free, 300, 1e-8)
         out.append(np.asarray(alone.theta)[g])
@@ -300,7 +159,7 @@ def test_where_components_cross_only_fits_of_each_u_alone_switch_labels():
     model, rows = draw_crossing()
     with jax.enable_x64(True):
         assert switches(fit_each_u_alone(model, rows, 0.2)) > 0
-    for engine in kernel_em.ENGINES:
+    for engine in curve_plan.ENGINES:
         fit = kernel_em.fit(model, *rows, h=0.2, engine=engine, random_state=0)
         assert switches(fit.params["alpha"][:, 0, 1]) == 0
         truth = crossing(fit.grid)["alpha"]
@@ -311,7 +170,7 @@ def test_where_components_cross_only_fits_of_each_u_alone_switch_labels():
 
 def test_the_separate_engine_mends_shuffled_labels():
     fit = standin_fit("separate")
-    plan = kernel_em.plan_of(fit)
+    plan = curve_plan.plan_of(fit)
     rng = np.random.default_rng(0)
     orders = np.array([rng.permutation(2) for _ in fit.grid])
     orders[0] = [0, 1]
@@ -350,6 +209,24 @@ def test_renumbering_leaves_the_density_alone(family):
         np.testing.assert_allclose(labels.permute(model, labels.permute(model, theta, [1, 2, 0]), [2, 0, 1]), theta)
 
 
+@pytest.mark.parametrize(
+    ("fixed", "free"),
+    [({}, True), ({"delta": -1.0}, True), ({"beta": 0.0}, True), ({"beta": 1.0}, False), ({"alpha[1,1]": 0.0}, False)],
+)
+def test_components_are_renumbered_only_where_what_is_held_allows_it(fixed, free):
+    model, rows = draw_standin()
+    plan = curve_plan.make_plan(model, model.observe(*rows), 0.3).holding(fixed)
+    assert plan.interchangeable == free
+
+
+def test_a_component_keeps_the_number_that_it_is_fixed_by():
+    model, rows = draw_standin()
+    for engine in curve_plan.ENGINES:
+        fit = kernel_em.fit(model, *rows, h=0.3, engine=engine, random_state=0, fixed={"alpha[1,1]": 0.7})
+        assert (fit.params["alpha"][:, 1, 1] == 0.7).all()
+        assert np.median(fit.params["alpha"][:, 0, 1]) < 0.2  # the component whose slope is about -0.1
+
+
 # Constants -----------------------------------------------------------------------------------------------------
 
 
@@ -363,7 +240,7 @@ def draw_hybrid(n, seed):
     return model, (x, z, u, model.simulate(seed, truth, x, z))
 
 
-@pytest.mark.parametrize("engine", kernel_em.ENGINES)
+@pytest.mark.parametrize("engine", curve_plan.ENGINES)
 def test_constant_coefficients_are_constant_and_close(engine):
     model, rows = draw_hybrid(500, 0)
     fit = kernel_em.fit(model, *rows, h=0.25, engine=engine, random_state=0)
@@ -390,40 +267,6 @@ def test_constant_coefficients_are_root_n():
 
 def _flat(case):
     return case[0], *case[1]
-
-
-# Bandwidth -----------------------------------------------------------------------------------------------------
-
-
-def test_cross_validation_scores_are_those_of_fits_without_the_fold():
-    model, rows = draw_standin(n=500)
-    rows = [values[:200] for values in rows]
-    found = bandwidth.select(model, *rows, candidates=[0.3, 0.6], folds=2, grid=8, random_state=0, tol=1e-6)
-    assert found.h == pytest.approx(0.85 * found.best)
-    data = model.observe(*rows)
-    plan = kernel_em.make_plan(model, data, 0.3, grid=8, max_iter=200)
-    with jax.enable_x64(True):
-        start, _ = kernel_em.first_guess(plan, data, 2, np.random.default_rng(0))
-        fold = np.arange(200) % 2
-        scored = bandwidth.held_out(plan, data, start, fold)
-        spoilt = jax.tree.map(np.copy, data)
-        spoilt.y[fold == 1] += 100 * (np.arange(100) % 2)
-        again = bandwidth.held_out(plan, spoilt, start, fold)
-    assert np.abs(again[fold == 1] - scored[fold == 1]).max() > 1  # held-out responses are scored ...
-    kept = data.y[fold == 1] == spoilt.y[fold == 1]
-    np.testing.assert_allclose(again[fold == 1][kept], scored[fold == 1][kept], atol=1e-4)  # ... and never fitted
-
-
-def test_cross_validation_avoids_far_too_much_smoothing():
-    rng = np.random.default_rng(0)
-    model = varying_coefficient("normal", 1, gate_features=0, expert_features=0)
-    u = rng.uniform(size=300)
-    y = np.sin(12 * u) + 0.3 * rng.normal(size=300)
-    none = np.zeros((300, 0))
-    found = bandwidth.select(model, none, none, u, y, candidates=[0.12, 0.9], undersmooth=1, random_state=0)
-    assert found.best == 0.12
-    assert found.errors[1] > 0
-    assert found.scores[1] < found.scores[0] - 5 * found.errors[1]
 
 
 # Bad input -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 
 from bayes_moe import varying_coefficient
+from bayes_moe.compilation import jitted
 from bayes_moe.responses import RESPONSES
+from bayes_moe.varying import VaryingCoefficient
 
 ROWS, P, Q = 12, 2, 1
 SIZES = {"normal": 1.0, "binomial": 9.0, "poisson": 2.5, "negative-binomial": 2.5}
@@ -37,7 +39,7 @@ def test_the_density_is_scipys(family, components):
     with jax.enable_x64(True):
         data = model.observe(x, z, u, y, size=SIZES[family])
         sorted_params = {name: value[data.order] for name, value in params.items()}
-        found = np.asarray(model.log_joint(model.last(sorted_params, ROWS), data))
+        found = np.asarray(jitted(VaryingCoefficient.log_joint)(model, model.last(sorted_params, ROWS), data))
     for column, row in zip(found.T, data.order, strict=True):
         mine = {name: value[row] for name, value in params.items()}
         expected = oracle.log_joint(family, mine, x[row], z[row], y[row], SIZES[family])
@@ -62,7 +64,7 @@ def test_information_in_eta_is_the_expected_curvature(family):
         eta, delta, size = (jnp.full_like(counts, value) for value in (0.7, 0.4, SIZES[family]))
         density = jnp.exp(response.log_density(eta, delta, counts, size))
         assert jnp.sum(density) == pytest.approx(1, abs=1e-10)
-        second = jax.vmap(jax.grad(jax.grad(response.log_density)))(eta, delta, counts, size)
+        second = jax.jit(jax.vmap(jax.grad(jax.grad(response.log_density))))(eta, delta, counts, size)
         information = response.information(eta, delta, counts, size)[0][0]
         mean = response.mean(eta, size)[0]
         assert -jnp.sum(density * second) == pytest.approx(float(information), rel=1e-6)
