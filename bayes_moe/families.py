@@ -10,6 +10,8 @@ from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activatio
 from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
 from bayes_moe.gaussian import FORMS
 from bayes_moe.moe import MoE
+from bayes_moe.responses import RESPONSES
+from bayes_moe.varying import VaryingCoefficient
 
 GATES = {"softmax": Softmax, "sigmoid": Sigmoid, "constant": Constant}
 
@@ -140,6 +142,66 @@ def gaussian_gated(
         raise ValueError(f"covariance must be one of {', '.join(FORMS)}, got {covariance!r}.")
     count, names = _named(features)
     return MoE(Gaussian(experts, count, covariance), (Normal(experts, count, responses),), (), names)
+
+
+def varying_coefficient(
+    experts: str = "normal",
+    components: int = 2,
+    *,
+    gate_features: int = 1,
+    expert_features: int = 1,
+    constant: Sequence[str] = (),
+) -> VaryingCoefficient:
+    """Varying-coefficient mixture of experts: coefficients are smooth functions of an index u.
+
+    p(c | x, u) = softmax_c(beta_c(u)' (1, x)) with beta_0 = 0,  y | c ~ f(. ; alpha_c(u)' (1, z), delta_c(u)).
+
+    Parameters
+    ----------
+    experts : "normal", "binomial", "negative-binomial" or "poisson"
+        f and its link: identity with delta = log sd; logit; log with delta = log k, the variance being
+        mu + mu^2 / k; log.
+    components : int
+    gate_features, expert_features : int
+        Columns of x (gate) and of z (experts), intercepts not counted; 0 for none.
+    constant : sequence of str
+        Coefficients that do not vary with u: ``"delta"``, ``"alpha[:,1]"`` (one covariate of z, in every expert),
+        ``"alpha[0,1]"``. Experts are numbered by their mean intercepts, ascending: see :mod:`mle.kernel_em`.
+
+    Returns
+    -------
+    VaryingCoefficient
+        With ``beta`` (C - 1, 1 + p), ``alpha`` (C, 1 + q), intercepts first, and ``delta`` (C,) at each u.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+
+    References
+    ----------
+    "Varying-coefficient mixture of experts", arXiv:2601.01699.
+
+    Examples
+    --------
+    >>> model = varying_coefficient("normal", components=2, gate_features=1, expert_features=1)
+    >>> model.labels
+    ['beta[0,0]', 'beta[0,1]', 'alpha[0,0]', 'alpha[0,1]', 'alpha[1,0]', 'alpha[1,1]', 'delta[0]', 'delta[1]']
+    """
+    if experts not in RESPONSES:
+        raise ValueError(f"experts must be one of {', '.join(RESPONSES)}, got {experts!r}.")
+    for name, count, least in (
+        ("components", components, 1),
+        ("gate_features", gate_features, 0),
+        ("expert_features", expert_features, 0),
+    ):
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}.")
+    sizes = int(components), int(gate_features), int(expert_features)
+    model = VaryingCoefficient(RESPONSES[experts], *sizes)
+    if isinstance(constant, str) or len(constant):
+        model.select(constant)
+    return VaryingCoefficient(RESPONSES[experts], *sizes, tuple(constant))
 
 
 def _check_reference(reference: str | None, act: Activation) -> None:

@@ -133,6 +133,26 @@ def hellinger(moe: MoE, params: Params, truth: Params, x: object) -> Array:
     return jnp.mean(jnp.sqrt(squared))
 
 
+@float64
+def rase(curves: Array, truth: Array) -> Array:
+    """Root average squared error of curves: sqrt(mean_g (curve(u_g) - truth(u_g))^2), one for each coefficient.
+
+    Parameters
+    ----------
+    curves, truth : array, shape (G, ...)
+        Values at G grid points.
+
+    Returns
+    -------
+    array, shape (...)
+
+    References
+    ----------
+    arXiv:2601.01699, section on simulations.
+    """
+    return jnp.sqrt(jnp.mean((jnp.asarray(curves) - jnp.asarray(truth)) ** 2, axis=0))
+
+
 def _norm(difference: Array) -> Array:
     return jnp.sqrt(jnp.sum(difference**2))
 

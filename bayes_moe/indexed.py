@@ -1,0 +1,94 @@
+"""Observations along an index u: checked once, sorted by u, observation-last."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from jax import Array
+from jax.tree_util import register_dataclass
+
+from bayes_moe.data import check_real, check_x
+
+
+@register_dataclass
+@dataclass(frozen=True, eq=False)
+class IndexedObservations:
+    """Observations as the model reads them, in increasing order of u.
+
+    Parameters
+    ----------
+    x : array, shape (1 + p, n)
+        Covariates of the gate, ones first.
+    z : array, shape (1 + q, n)
+        Covariates of the experts, ones first.
+    u : array, shape (n,)
+        The index, scaled to [0, 1].
+    y : array, shape (n,)
+    size : array, shape (n,)
+        Trials of a binomial, exposure of a count; ones else.
+    order : array of int, shape (n,)
+        Row of the user's data that each observation was.
+    range : array, shape (2,)
+        The u, in the user's units, that became 0 and 1.
+    """
+
+    x: Array
+    z: Array
+    u: Array
+    y: Array
+    size: Array
+    order: Array
+    range: Array
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return self.u.shape[-1]
+
+
+def check_index(u: object, n: int) -> np.ndarray:
+    """Check the index u: one finite number for each row, not all the same."""
+    index = check_real("u", u)
+    if index.shape != (n,):
+        raise ValueError(f"u must have shape ({n},), one number for each row of x, got {index.shape}.")
+    if not np.isfinite(index).all():
+        first = int(np.argmin(np.isfinite(index)))
+        raise ValueError(f"u must be finite, got {index[first]} at row {first}. Drop these rows.")
+    if np.ptp(index) == 0:
+        raise ValueError(f"u must vary, got {index[0]} in every row. Without an index, use another family.")
+    return index
+
+
+def check_range(index: np.ndarray, u_range: object) -> tuple[float, float]:
+    """Ends of the range of u, refusing data outside."""
+    if u_range is None:
+        return float(index.min()), float(index.max())
+    ends = check_real("u_range", u_range)
+    if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
+        raise ValueError(f"u_range must be a pair (low, high) with low < high, got {u_range!r}.")
+    if index.min() < ends[0] or index.max() > ends[1]:
+        raise ValueError(
+            f"u must lie within {ends.tolist()}, got values from {index.min():g} to {index.max():g}. "
+            "Coefficients are not extrapolated: drop these rows, or fit on the wider range."
+        )
+    return float(ends[0]), float(ends[1])
+
+
+def check_covariates(name: str, values: object, features: int) -> np.ndarray:
+    """Check covariates by their own name: see :func:`bayes_moe.data.check_x`."""
+    try:
+        return check_x(values, features)
+    except ValueError as error:  # check_x speaks of x
+        raise ValueError(re.sub(r"\bx\b", name, str(error))) from None
+
+
+def check_size(size: object, n: int) -> np.ndarray:
+    """Check trials or exposures: one positive number, or one for each row."""
+    array = check_real("size", size)
+    if array.shape not in ((), (n,)):
+        raise ValueError(f"size must be a number or have shape ({n},), one for each row of x, got {array.shape}.")
+    if not np.isfinite(array).all() or (array <= 0).any():
+        raise ValueError(f"size must be positive and finite, got a minimum of {np.min(array)}.")
+    return np.array(np.broadcast_to(array, (n,)))

@@ -1,0 +1,96 @@
+"""Figures of varying-coefficient fits: curves with bands, memberships over u, bandwidths, the GLRT's null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mle.bands import Bands
+from mle.bandwidth import Selection
+from mle.curves import CurveFit
+from mle.glrt import Result
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
+WIDTH, HEIGHT = 2.8, 2.3  # of a panel, inches
+ACROSS = 4  # panels in a row
+
+
+def curves(found: CurveFit | Bands, truth: Mapping[str, object] | None = None) -> Figure:
+    """Every coefficient against u, with its band and the truth where they are known.
+
+    Parameters
+    ----------
+    found : CurveFit or Bands
+    truth : dict of str to array-like, optional
+        True coefficients at the grid points, a row for each.
+    """
+    fit = found.fit if isinstance(found, Bands) else found
+    rows = -(-fit.model.size // ACROSS)
+    figure = Figure(figsize=(WIDTH * ACROSS, HEIGHT * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, ACROSS, squeeze=False, sharex=True).ravel()
+    true = None if truth is None else _flat(fit, truth)
+    for j, (axis, label) in enumerate(zip(panels, fit.model.labels, strict=False)):
+        if isinstance(found, Bands):
+            half = found.critical[j] * found.se[:, j]
+            axis.fill_between(fit.grid, fit.level[:, j] - half, fit.level[:, j] + half, color=COLOURS[0], alpha=0.2)
+        axis.plot(fit.grid, fit.level[:, j], color=COLOURS[0], label="estimate")
+        if true is not None:
+            axis.plot(fit.grid, true[:, j], color="black", linestyle="--", label="truth")
+        _title(axis, label)
+    for axis in panels[fit.model.size :]:
+        axis.set_visible(False)
+    figure.supxlabel("u", fontsize=9)
+    return figure
+
+
+def memberships(fit: CurveFit) -> Figure:
+    """Share of each component in the window of each u, stacked."""
+    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
+    axis = figure.subplots()
+    names = [f"component {c}" for c in range(fit.model.components)]
+    axis.stackplot(fit.grid, fit.shares.T, labels=names, colors=COLOURS, alpha=0.7)
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=8, frameon=False)
+    axis.set_xlabel("u")
+    _title(axis, "share of each component")
+    return figure
+
+
+def criterion(selection: Selection) -> Figure:
+    """Held-out log density against the bandwidth: the bars are errors of the difference from the best."""
+    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
+    axis = figure.subplots()
+    kept = np.isfinite(selection.scores) & np.isfinite(selection.errors)
+    axis.errorbar(
+        selection.candidates[kept], selection.scores[kept], selection.errors[kept], color=COLOURS[0], marker="o"
+    )
+    axis.axvline(selection.h, color="black", linestyle="--", linewidth=1)
+    axis.set_xlabel("bandwidth h, share of the range of u (dashed: the one to use)")
+    _title(axis, "mean held-out log density")
+    return figure
+
+
+def null_distribution(result: Result) -> Figure:
+    """Bootstrap statistics under the null, and the observed one."""
+    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
+    axis = figure.subplots()
+    axis.hist(result.draws[np.isfinite(result.draws)], bins=25, color=COLOURS[0], alpha=0.6)
+    axis.axvline(result.statistic, color=COLOURS[1])
+    axis.set_xlabel("difference of log likelihoods")
+    _title(axis, str(result))
+    return figure
+
+
+def _flat(fit: CurveFit, truth: Mapping[str, object]) -> np.ndarray:
+    count = len(fit.grid)
+    values = fit.model.last(truth, count)
+    return np.concatenate([values[name].reshape(-1, count) for name in fit.model.fields]).T
+
+
+def _title(axis: Axes, text: str) -> None:
+    axis.set_title(text, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,81 @@
+"""Parametric bootstrap of coefficient curves: responses drawn from a fit, and fitted again like the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import jax
+import numpy as np
+from jax import Array
+
+from bayes_moe.compilation import jitted
+from bayes_moe.data import float64
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle.curves import CurveFit
+from mle.local import as_params
+from mle.local_em import own_level
+from mle.windows import Windows
+
+
+def root_key(random_state: int | np.random.Generator | None) -> Array:
+    """Key from which every replicate folds its own.
+
+    Raises
+    ------
+    ValueError
+        If there is no ``random_state``.
+    """
+    if random_state is None:
+        raise ValueError("random_state must be an int or a numpy Generator for the bootstrap, got None.")
+    return jax.random.key(int(np.random.default_rng(random_state).integers(2**31)))
+
+
+def check_replicates(replicates: object, level: float = 0.95) -> int:
+    """Check the number of replicates: enough for the quantile that is asked of them."""
+    least = int(np.ceil(1 / (1 - level)))
+    if isinstance(replicates, bool) or not isinstance(replicates, int | np.integer) or replicates < least:
+        raise ValueError(f"replicates must be an integer of at least {least} at level {level:g}, got {replicates!r}.")
+    return int(replicates)
+
+
+def run(
+    fit: CurveFit,
+    windows: Windows,
+    refit: Callable[[IndexedObservations], object],
+    replicates: int,
+    key: Array,
+    workers: int | None = None,
+) -> list:
+    """Draw responses from the fit at its own x, z and u, ``replicates`` times, and return what ``refit`` says of each.
+
+    Replicate b has the key ``fold_in(key, b)``: results do not depend on the number of threads.
+
+    Parameters
+    ----------
+    fit : CurveFit
+    windows : Windows
+        Those of the fit.
+    refit : callable
+        From data with new responses to a result.
+    replicates : int
+    key : JAX key
+    workers : int, optional
+        Threads; by default one for each core.
+    """
+
+    @float64
+    def one(index: int) -> object:
+        y = jitted(_draw)(fit.model, jax.random.fold_in(key, index), fit.theta, fit.data, windows)
+        return refit(replace(fit.data, y=np.asarray(y)))
+
+    first = one(0)  # compiles for all
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        return [first, *pool.map(one, range(1, replicates))]
+
+
+def _draw(model: VaryingCoefficient, key: Array, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
+    return model.draw(key, as_params(model, own_level(model, theta, windows)), data)

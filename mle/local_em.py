@@ -1,0 +1,234 @@
+"""The two engines, pure JAX: each fits all grid points in one compiled loop.
+
+``separate`` maximises the local log likelihood of each u by itself: EM steps while they gain much, then Newton's, never
+downhill. ``consistent`` is the label-consistent EM: M-steps at every u with the same responsibilities, which are then
+refreshed once for all, from each observation's own u. The second is no maximisation of the local likelihood: where
+components overlap it acts like a larger bandwidth.
+
+References
+----------
+arXiv:2601.01699 (label-consistent EM); Dempster, Laird and Rubin (1977).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle.local import (
+    Local,
+    around,
+    as_params,
+    derivatives,
+    expected,
+    expected_derivatives,
+    newton_step,
+    value,
+)
+from mle.windows import Windows
+
+LARGE_GAIN = 1e-3  # of local log likelihood for each unit of weight: EM steps while they gain more
+FALL = 0.25  # by which the share of EM in a step falls when the step has gained
+ROUNDING = 1e-12  # share of the local log likelihood by which it may seem to fall at its maximum
+STALLED = 1e-6  # a step so short gains nothing more
+M_STEPS = 1  # scoring steps in each M-step of the label-consistent EM
+FIRST_M_STEPS = 6  # in the first, from responsibilities alone
+LENGTHS = (1.0, 0.5, 0.1, 0.0)  # of a scoring step, the best of which is taken
+
+
+class Solved(NamedTuple):
+    """Where an engine ended.
+
+    Parameters
+    ----------
+    theta : array, shape (G, 2 P)
+        Levels, then slopes per bandwidth, at each grid point.
+    values : array, shape (G,)
+        Local log likelihoods.
+    log_likelihood : array, scalar
+        Sum of log p(y_i | x_i, z_i; theta(U_i)), each coefficient at the observation's own u.
+    converged : array of bool, shape (G,)
+    n_iter : array of int, scalar
+    """
+
+    theta: Array
+    values: Array
+    log_likelihood: Array
+    converged: Array
+    n_iter: Array
+
+
+def own_level(model: VaryingCoefficient, theta: Array, windows: Windows) -> Array:
+    """Coefficients (P, n) at each observation's own u: local-linear from the nearest grid point."""
+    near = theta[windows.near]
+    return (near[:, : model.size] + near[:, model.size :] * windows.t_near[:, None]).T
+
+
+def own_log_joint(model: VaryingCoefficient, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
+    """Log p(c | x, u) + log p(y | z, u, c) at each observation's own u, (C, n)."""
+    return model.log_joint(as_params(model, own_level(model, theta, windows)), data)
+
+
+def own_log_densities(model: VaryingCoefficient, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
+    """Log p(y | x, z, u) at each observation's own u, (n,)."""
+    return jax.nn.logsumexp(own_log_joint(model, theta, data, windows), axis=0)
+
+
+# Each u by itself ----------------------------------------------------------------------------------------------
+
+
+class _Climb(NamedTuple):
+    theta: Array
+    value: Array
+    share: Array
+    scale: Array
+    n_iter: Array
+    converged: Array
+    stalled: Array
+
+
+def climb(
+    model: VaryingCoefficient, theta: Array, local: Local, free: Array, max_iter: Array, tol: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Maximise the local log likelihood at one u, from theta (2 P,), over its free coordinates.
+
+    Returns
+    -------
+    theta, value, converged, n_iter
+        Converged: Newton's step promises less than ``tol`` for each unit of weight.
+    """
+    weight = jnp.sum(local.w)
+
+    def step(now: _Climb) -> _Climb:
+        score, information = derivatives(model, now.theta, local, now.share)
+        move, gain = newton_step(score, information, free)
+        theta = now.theta + now.scale * move
+        found = value(model, theta, local)
+        better = (gain >= 0) & (found >= now.value - ROUNDING * jnp.abs(now.value))
+        small = better & (found - now.value < LARGE_GAIN * weight)
+        tiny = jnp.where(now.share * FALL > 1e-3, now.share * FALL, 0.0)
+        careful = jnp.minimum(1.0, jnp.maximum(now.share / FALL, 0.01))
+        return _Climb(
+            jnp.where(better, theta, now.theta),
+            jnp.where(better, found, now.value),
+            jnp.where(better, jnp.where(small, tiny, now.share), careful),
+            jnp.where(better, jnp.minimum(1.0, 2 * now.scale), jnp.where(now.share == 1, now.scale / 4, now.scale)),
+            now.n_iter + 1,
+            (gain >= 0) & (gain < tol * weight) & (now.share < FALL),
+            now.scale < STALLED,
+        )
+
+    def going(now: _Climb) -> Array:
+        return ~now.converged & ~now.stalled & (now.n_iter < max_iter)
+
+    no = jnp.zeros((), bool)
+    one = jnp.ones((), theta.dtype)
+    start = _Climb(theta, value(model, theta, local), one, one, jnp.zeros((), jnp.int32), no, no)
+    end = lax.while_loop(going, step, start)
+    return end.theta, end.value, end.converged, end.n_iter
+
+
+def separate(
+    model: VaryingCoefficient,
+    data: IndexedObservations,
+    windows: Windows,
+    theta: Array,
+    free: Array,
+    max_iter: Array,
+    tol: Array,
+) -> Solved:
+    """Maximise the local log likelihood at every u, each by itself, from theta (G, 2 P)."""
+    local = around(data, windows)
+    theta, values, converged, n_iter = jax.vmap(partial(climb, model), in_axes=(0, 0, None, None, None))(
+        theta, local, free, max_iter, tol
+    )
+    total = jnp.sum(own_log_densities(model, theta, data, windows))
+    return Solved(theta, values, total, converged, jnp.max(n_iter))
+
+
+def from_neighbours(theta: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts (G, 2 P) at each u's left and right neighbour's lines; the ends start where they are.
+
+    Parameters
+    ----------
+    theta : ndarray, shape (G, 2 P)
+    step : ndarray, shape (G - 1,)
+        Distance of neighbouring grid points, over h.
+    """
+    level, slope = np.split(theta, 2, axis=1)
+    right = np.concatenate([level[:-1] + slope[:-1] * step[:, None], slope[:-1]], axis=1)
+    left = np.concatenate([level[1:] - slope[1:] * step[:, None], slope[1:]], axis=1)
+    return np.concatenate([theta[:1], right]), np.concatenate([left, theta[-1:]])
+
+
+# The same responsibilities everywhere --------------------------------------------------------------------------
+
+
+def m_step(model: VaryingCoefficient, theta: Array, local: Local, r: Array, free: Array) -> Array:
+    """One safeguarded scoring step of the local M-step at one u, given responsibilities r (C, m)."""
+    move, _ = newton_step(*expected_derivatives(model, theta, local, r), free)
+    tried = theta + jnp.array(LENGTHS, theta.dtype)[:, None] * jnp.nan_to_num(move)
+    values = jax.vmap(lambda t: expected(model, t, local, r))(tried)
+    return tried[jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))]
+
+
+class _Consistent(NamedTuple):
+    theta: Array
+    r: Array
+    best: Array
+    log_likelihood: Array
+    change: Array
+    n_iter: Array
+
+
+def consistent(
+    model: VaryingCoefficient,
+    data: IndexedObservations,
+    windows: Windows,
+    theta: Array,
+    r: Array,
+    free: Array,
+    max_iter: Array,
+    tol: Array,
+) -> Solved:
+    """Label-consistent EM from responsibilities r (C, n), theta (G, 2 P) being where the first M-step begins.
+
+    It stops when neither responsibilities nor coefficients (relative to 1 + their size) change by ``tol``. Not
+    monotone: without convergence it returns the step of highest log likelihood.
+    """
+    local = around(data, windows)
+    every = jax.vmap(partial(m_step, model), in_axes=(0, 0, 0, None))
+
+    def maximise(theta: Array, r: Array, times: int) -> Array:
+        seen = jnp.moveaxis(r[:, windows.index], 1, 0)
+        return lax.fori_loop(0, times, lambda _, t: every(t, local, seen, free), theta)
+
+    def refresh(theta: Array) -> tuple[Array, Array]:
+        joint = own_log_joint(model, theta, data, windows)
+        total = jax.nn.logsumexp(joint, axis=0)
+        return jnp.exp(joint - total), jnp.sum(total)
+
+    def step(now: _Consistent) -> _Consistent:
+        theta = maximise(now.theta, now.r, M_STEPS)
+        r, total = refresh(theta)
+        moved = jnp.max(jnp.abs(theta - now.theta) / (1 + jnp.abs(theta)))
+        better = total > now.log_likelihood
+        best = jnp.where(better, theta, now.best)
+        change = jnp.maximum(jnp.max(jnp.abs(r - now.r)), moved)
+        return _Consistent(theta, r, best, jnp.where(better, total, now.log_likelihood), change, now.n_iter + 1)
+
+    theta = maximise(theta, r, FIRST_M_STEPS)
+    r, total = refresh(theta)
+    start = _Consistent(theta, r, theta, total, jnp.full((), jnp.inf, theta.dtype), jnp.zeros((), jnp.int32))
+    end = lax.while_loop(lambda now: (now.change > tol) & (now.n_iter < max_iter), step, start)
+    converged = end.change <= tol
+    theta = jnp.where(converged, end.theta, end.best)
+    values = jax.vmap(partial(value, model))(theta, local)
+    return Solved(theta, values, refresh(theta)[1], jnp.broadcast_to(converged, values.shape), end.n_iter)

@@ -1,0 +1,150 @@
+"""Which observations each grid point sees, and with what weight: prepared once, in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jax import Array
+from jax.tree_util import register_dataclass
+
+from bayes_moe.data import check_real
+from bayes_moe.indexed import IndexedObservations
+from bayes_moe.varying import VaryingCoefficient
+from mle.kernels import Kernel
+
+ROOM = 8  # window lengths are multiples of n / ROOM, so that near bandwidths share one compilation
+
+
+@register_dataclass
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The observations around each grid point, data being in increasing order of u.
+
+    Parameters
+    ----------
+    index : array of int, shape (G, m)
+        Which observations: m neighbours in a row.
+    t : array, shape (G, m)
+        (U_i - u) / h, clipped to the kernel's reach: weights are zero beyond.
+    w : array, shape (G, m)
+        K(t) / h, zero outside the window.
+    near : array of int, shape (n,)
+        Grid point nearest to each observation.
+    t_near : array, shape (n,)
+        (U_i - that grid point) / h.
+    step : array, shape (G - 1,)
+        Distance of neighbouring grid points, over h.
+    """
+
+    index: Array
+    t: Array
+    w: Array
+    near: Array
+    t_near: Array
+    step: Array
+
+
+def build(u: np.ndarray, grid: np.ndarray, h: float, kernel: Kernel, *, whole: bool = False) -> Windows:
+    """Cut windows: w_i(u) = K((U_i - u) / h) / h.
+
+    Parameters
+    ----------
+    u : ndarray, shape (n,)
+        Ascending, on [0, 1].
+    grid : ndarray, shape (G,)
+        Ascending, on [0, 1].
+    h : float
+        Bandwidth, on the same scale.
+    kernel : Kernel
+    whole : bool
+        Keep all n observations in every window, most with weight zero, so that all bandwidths share one compilation.
+    """
+    n, reach = len(u), h * kernel.reach
+    first = np.searchsorted(u, grid - reach)
+    widest = int((np.searchsorted(u, grid + reach, side="right") - first).max())
+    unit = -(-n // ROOM)
+    m = n if whole else min(n, -(-widest // unit) * unit)
+    index = np.clip(first, 0, n - m)[:, None] + np.arange(m)
+    t = np.clip((u[index] - grid[:, None]) / h, -kernel.reach, kernel.reach)  # no line is followed beyond
+    near = np.abs(u[:, None] - grid).argmin(axis=1)
+    return Windows(
+        index, t, np.where(np.abs(t) < kernel.reach, kernel(t), 0.0) / h, near, (u - grid[near]) / h, np.diff(grid) / h
+    )
+
+
+def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:
+    """Grid on [0, 1], from a number of points, "own" (every observed u), or points in the user's units.
+
+    Raises
+    ------
+    ValueError
+        For a grid that is not ascending or leaves the range of u.
+    """
+    if isinstance(grid, str) and grid == "own":
+        return np.unique(np.asarray(data.u))
+    if isinstance(grid, int | np.integer) and not isinstance(grid, bool) and grid >= 2:
+        return np.linspace(0.0, 1.0, int(grid))
+    points = np.zeros(0) if isinstance(grid, str | int | None) else check_real("grid", grid)
+    if points.ndim != 1 or len(points) < 1 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
+        raise ValueError(f"grid must be 2 points or more, 'own', or ascending values of u, got {grid!r}.")
+    low, high = np.asarray(data.range)
+    if points[0] < low or points[-1] > high:
+        raise ValueError(
+            f"grid must lie within the range of u, {low:g} to {high:g}, got {points[0]:g} to {points[-1]:g}."
+        )
+    return (points - low) / (high - low)
+
+
+def smallest_bandwidth(
+    model: VaryingCoefficient, data: IndexedObservations, grid: np.ndarray, kernel: Kernel
+) -> tuple[float, float, tuple[float, float]]:
+    """Smallest workable h: windows hold two values of u for each coefficient, reach the next grid point and every gap.
+
+    Returns
+    -------
+    h : float
+    sparse : float
+        Grid point, on [0, 1], with the fewest observations around it.
+    gap : pair of float
+        Ends of the widest gap, on [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If u has too few distinct values for any h.
+    """
+    u, needed = np.unique(np.asarray(data.u)), 2 * model.size
+    if needed > len(u):
+        raise ValueError(
+            f"u must take at least {needed} distinct values, two for each of the {model.size} coefficients, "
+            f"got {len(u)}. Use fewer components or covariates."
+        )
+    distances = np.sort(np.abs(u - grid[:, None]), axis=1)[:, needed - 1]
+    widest = int(np.diff(u).argmax())
+    h = max(distances.max(), np.max(np.diff(grid), initial=0.0), u[widest + 1] - u[widest]) / kernel.reach
+    return float(h), float(grid[distances.argmax()]), (float(u[widest]), float(u[widest + 1]))
+
+
+def check_bandwidth(
+    model: VaryingCoefficient, data: IndexedObservations, grid: np.ndarray, h: object, kernel: Kernel
+) -> float:
+    """Check that h is a bandwidth, that every window holds enough observations and that windows reach each other.
+
+    Raises
+    ------
+    ValueError
+        With the smallest workable h.
+    """
+    if isinstance(h, bool) or not isinstance(h, int | float | np.number) or not 0 < h < np.inf:
+        raise ValueError(f"h must be a positive number, the bandwidth as a share of u's range, got {h!r}.")
+    smallest, sparse, gap = smallest_bandwidth(model, data, grid, kernel)
+    if h <= smallest:
+        low, high = np.asarray(data.range)
+        sparse, start, end = (low + place * (high - low) for place in (sparse, *gap))
+        raise ValueError(
+            f"h must be above {smallest:.3g} (a share of u's range), got {h:.3g}. Windows must bridge the widest gap "
+            f"in u, {start:.4g} to {end:.4g}, reach the next grid point, and hold {2 * model.size} distinct values of "
+            f"u, of which there are fewest around {sparse:.4g}. The smallest workable h is {1.001 * smallest:.3g}."
+        )
+    return float(h)

@@ -1,0 +1,212 @@
+"""Bands: critical values against simulation, sandwich against closed form, bootstrap, coverage, errors."""
+
+import re
+from functools import cache
+
+import numpy as np
+import oracle_varying as oracle
+import pytest
+
+from bayes_moe import varying_coefficient
+from mle import bands, kernel_em, labels
+
+SIMULATED = {0.90: 2.52, 0.95: 2.79}  # sup of smoothed noise, Epanechnikov, h = 0.21
+NEAR = 0.04  # Rice's constants lie .02 above; the published ones lie .13 off, one at each level
+
+
+@cache
+def regression_fit(seed=0, n=400, h=0.3):
+    """Return a fit of one normal component whose curves are straight lines, without smoothing bias."""
+    rng = np.random.default_rng(seed)
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=1)
+    z, u = rng.normal(size=(n, 1)), rng.uniform(size=n)
+    params = lines(u)
+    y = model.simulate(seed, params, np.zeros((n, 0)), z)
+    return kernel_em.fit(model, np.zeros((n, 0)), z, u, y, h=h, random_state=0)
+
+
+def lines(u):
+    """Return the true curves of `regression_fit`, a row for each u."""
+    alpha = np.stack([1 - u, 0.5 + u], axis=-1)[:, None]
+    return {"beta": np.zeros((len(u), 0, 1)), "alpha": alpha, "delta": np.full((len(u), 1), -0.5)}
+
+
+@cache
+def mixture_fit():
+    rng = np.random.default_rng(3)
+    model = varying_coefficient("normal", 2)
+    x, z, u = rng.normal(size=(300, 1)), rng.normal(size=(300, 1)), rng.uniform(size=300)
+    return kernel_em.fit(model, x, z, u, model.simulate(3, oracle.standin(u), x, z), h=0.35, grid=8, random_state=0)
+
+
+# Critical values -----------------------------------------------------------------------------------------------
+
+
+def simulated_quantiles(h=0.21, paths=8000, points=300):
+    """Return the 90 and 95% quantiles of the largest |smoothed noise| over u in [0, 1], noise reaching beyond."""
+    rng, step = np.random.default_rng(0), 1 / points
+    width = int(h / step)
+    weights = np.array([oracle.epanechnikov(j * step / h) for j in range(-width, width + 1)])
+    noise = rng.normal(size=(paths, points + 2 * width))
+    size = 2 ** int(np.ceil(np.log2(noise.shape[1] + len(weights))))
+    smooth = np.fft.irfft(np.fft.rfft(noise, size) * np.fft.rfft(weights, size), size)[:, 2 * width :][:, :points]
+    return np.quantile(np.abs(smooth / np.sqrt((weights**2).sum())).max(axis=1), [0.90, 0.95])
+
+
+def test_rices_constant_is_that_of_smoothed_noise_and_the_published_ones_are_not():
+    simulated = simulated_quantiles()
+    np.testing.assert_allclose(simulated, list(SIMULATED.values()), atol=0.03)
+    found = {
+        constant: np.array([bands.critical_value(level, 0.21, constant) for level in SIMULATED])
+        for constant in ("rice", "fan-zhang", "package")
+    }
+    assert np.abs(found["rice"] - simulated).max() < NEAR
+    assert np.abs(found["fan-zhang"] - simulated).max() > NEAR
+    assert np.abs(found["package"] - simulated).max() > NEAR
+    np.testing.assert_allclose(found["rice"], [2.54, 2.81], atol=0.006)
+    np.testing.assert_allclose(found["fan-zhang"], [2.52, 2.93], atol=0.006)
+    np.testing.assert_allclose(found["package"], [2.39, 2.80], atol=0.006)
+
+
+# Asymptotic ----------------------------------------------------------------------------------------------------
+
+
+def test_the_sandwich_of_one_component_is_that_of_weighted_least_squares():
+    rng = np.random.default_rng(1)
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=1)
+    z, u = rng.normal(size=(200, 1)), rng.uniform(size=200)
+    y = u * z[:, 0] + 0.3 * rng.normal(size=200)
+    options = {"h": 0.3, "u_range": (0, 1), "random_state": 0, "fixed": {"delta": 0.0}}
+    fit = kernel_em.fit(model, np.zeros((200, 0)), z, u, y, **options)
+    se = bands.asymptotic(fit).se
+    design = np.column_stack([np.ones(200), z])
+    for g, u0 in enumerate(fit.grid):
+        t = (u - u0) / 0.3
+        weight = np.array([oracle.epanechnikov(value) for value in t])
+        basis = np.column_stack([design, design * t[:, None]])
+        residual = y - basis @ oracle.local_linear(z, u, y, u0, 0.3)
+        bread = np.linalg.inv(basis.T @ (weight[:, None] * basis))
+        filling = (basis * (weight * residual)[:, None]).T @ (basis * (weight * residual)[:, None])
+        slow = np.sqrt(np.diag(bread @ filling @ bread))[:2]
+        np.testing.assert_allclose(se[g, :2], slow, rtol=1e-8)
+        assert se[g, 2] == 0  # held
+
+
+def coverage(simultaneous, replicates=40):
+    """Return the share of data sets whose simultaneous or pointwise band covers the whole slope curve."""
+    hits = []
+    for seed in range(replicates):
+        fit = regression_fit(seed)
+        found = bands.asymptotic(fit, simultaneous=simultaneous)
+        inside = found.covers(lines(fit.grid))
+        hits.append(inside[1] if simultaneous else inside[:, 1].all())
+    return np.mean(hits)
+
+
+def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not():
+    error = np.sqrt(0.95 * 0.05 / 40)
+    assert coverage(True) > 0.95 - 3 * error
+    assert coverage(False) < 0.95 - 3 * error
+
+
+def test_bands_widen_with_level_and_for_whole_curves():
+    fit = regression_fit()
+    widths = [
+        (band.upper["alpha"] - band.lower["alpha"]).mean()
+        for band in (
+            bands.asymptotic(fit, simultaneous=False),
+            bands.asymptotic(fit, level=0.90),
+            bands.asymptotic(fit, level=0.95),
+            bands.asymptotic(fit, level=0.99),
+        )
+    ]
+    assert (np.diff(widths) > 0).all()
+
+
+# Bootstrap -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def mixture_band(workers=2):
+    return bands.bootstrap(mixture_fit(), random_state=1, replicates=20, workers=workers)
+
+
+def test_the_bootstrap_does_not_depend_on_threads():
+    np.testing.assert_array_equal(mixture_band(2).draws, mixture_band(1).draws)
+
+
+def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
+    fit = regression_fit()
+    found = bands.bootstrap(fit, random_state=0, replicates=60)
+    ratio = found.se / bands.asymptotic(fit).se
+    assert 0.8 < np.median(ratio) < 1.2
+    assert found.problems == ()
+    assert (found.critical > 1.96).all()
+    assert np.abs(found.bias / found.se).mean() < 0.3
+
+
+def test_replicates_are_aligned_and_unaligned_ones_would_show():
+    found = mixture_band()
+    model, draws = found.fit.model, found.draws.copy()
+    slopes = draws.reshape(*draws.shape[:2], -1)[..., 5]  # alpha[1,1], far below alpha[0,1]
+    assert (np.abs(slopes - found.fit.level[:, 5]).mean(axis=1) < 0.5).all()
+    theta = np.concatenate([draws, np.zeros_like(draws)], axis=2)
+    target = found.fit.theta.copy()
+    target[:, model.size :] = 0
+    for replicate in theta[:5]:
+        swapped = labels.permute(model, replicate, np.array([1, 0]))
+        assert np.abs(swapped - replicate).max() > 0.5
+        order = labels.nearest(model, swapped, target, np.ones(model.size))
+        np.testing.assert_array_equal(order, [1, 0])
+        np.testing.assert_allclose(labels.permute(model, swapped, order), replicate, atol=1e-12)
+
+
+def test_the_simultaneous_constant_is_the_quantile_of_the_studentised_supremum():
+    found = mixture_band()
+    for j in range(found.fit.model.size):
+        sup = [np.max(np.abs(draw[:, j] - found.fit.level[:, j]) / found.se[:, j]) for draw in found.draws]
+        assert np.mean(np.array(sup) <= found.critical[j] + 1e-12) >= 0.95
+        assert np.isclose(sup, found.critical[j]).any()
+
+
+# Bad input -----------------------------------------------------------------------------------------------------
+
+
+def hybrid_fit():
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=0, constant=["delta"])
+    u = np.linspace(0, 1, 50)
+    none = np.zeros((50, 0))
+    return kernel_em.fit(model, none, none, u, np.cos(9 * np.arange(50)), h=0.4, random_state=0)
+
+
+BAD = {
+    "level above one": (lambda: bands.asymptotic(regression_fit(), level=95.0), "level", "between 0 and 1"),
+    "an unknown constant": (lambda: bands.asymptotic(regression_fit(), constant="bonferroni"), "constant", "rice"),
+    "h too large for it": (lambda: bands.critical_value(0.9, 1.5, "fan-zhang"), "h", "rice"),
+    "constants": (lambda: bands.asymptotic(hybrid_fit()), "fit", "bands.bootstrap"),
+    "no random_state": (lambda: bands.bootstrap(regression_fit(), random_state=None), "random_state", "None"),
+    "few replicates": (lambda: bands.bootstrap(regression_fit(), random_state=0, replicates=5), "replicates", "20"),
+}
+
+
+@pytest.mark.parametrize(("call", "argument", "hint"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_by_name(call, argument, hint):
+    with pytest.raises(ValueError, match=rf"^{argument}(?!\w)") as caught:
+        call()
+    assert re.search(hint, str(caught.value)), str(caught.value)
+
+
+# Simulation 1: slow --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_hundred_bootstrap_refits_take_less_than_a_minute():
+    import time  # noqa: PLC0415
+
+    rng = np.random.default_rng(0)
+    model = varying_coefficient("normal", 2)
+    x, z, u = rng.normal(size=(500, 1)), rng.normal(size=(500, 1)), rng.uniform(size=500)
+    fit = kernel_em.fit(model, x, z, u, model.simulate(0, oracle.standin(u), x, z), h=0.21, random_state=0)
+    started = time.perf_counter()
+    bands.bootstrap(fit, random_state=0, replicates=200)
+    assert time.perf_counter() - started < 60
