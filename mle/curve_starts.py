@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from bayes_moe import parameters
 from bayes_moe.indexed import IndexedObservations
@@ -79,6 +78,8 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
 
 
 def _kmeans(rows: np.ndarray, components: int, rng: np.random.Generator) -> np.ndarray:
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - half a second that other models need not wait
+
     distinct = min(components, len(np.unique(rows, axis=0)))  # scikit-learn warns where there are fewer
     labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
     return np.arange(components)[:, None] == labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from sklearn.cluster import KMeans
 
 from bayes_moe import parameters
 from mle.m_steps import Collapse, maximise_closed
@@ -71,6 +70,8 @@ def _rows(objective: Objective) -> np.ndarray:
 
 
 def _kmeans(objective: Objective, rng: np.random.Generator) -> np.ndarray:
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - half a second that other models need not wait
+
     experts, rows = objective.moe.gate.experts, _rows(objective)
     distinct = min(experts, len(np.unique(rows, axis=0)))  # scikit-learn warns where there are fewer
     labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
