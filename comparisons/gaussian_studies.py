@@ -18,7 +18,7 @@ NUTS = {
     "thin": 20,
     "prior_sd": 1.0,
     "num_warmup": 500,
-    "num_samples": 2500,  # the spare expert comes and goes slowly: with 500 the gate fails for want of draws
+    "num_samples": 2500,  # a spare expert comes and goes slowly: with four experts even these were too few
     "num_chains": 4,
     "dense_mass": True,
     "attempts": 2,

@@ -11,7 +11,7 @@ from scipy import stats
 from bayes_moe import gaussian_gated, invariants, nuts, priors, sampler
 from bayes_moe.data import float64
 
-ROWS, SIMULATIONS, CONTROLS, KEPT, BINS = 40, 300, 100, 49, 10
+ROWS, SIMULATIONS, CONTROLS, KEPT, BINS = 40, 200, 50, 49, 10
 MOE = gaussian_gated(2, 1)
 # Weights away from zero, so that no expert is empty: an empty one leaves the sampler, not the posterior, in doubt.
 PRIOR = {"pi": dist.Dirichlet(np.full(2, 4.0)), "c": dist.Normal(0.0, 1.0), "a": dist.Normal(0.0, 1.0)}
