@@ -92,7 +92,7 @@ def test_the_sandwich_of_one_component_is_that_of_weighted_least_squares():
         assert se[g, 2] == 0  # held
 
 
-def coverage(simultaneous, replicates=40):
+def coverage(simultaneous, replicates):
     """Return the share of data sets whose simultaneous or pointwise band covers the whole slope curve."""
     hits = []
     for seed in range(replicates):
@@ -103,10 +103,11 @@ def coverage(simultaneous, replicates=40):
     return np.mean(hits)
 
 
-def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not():
-    error = np.sqrt(0.95 * 0.05 / 40)
-    assert coverage(True) > 0.95 - 3 * error
-    assert coverage(False) < 0.95 - 3 * error
+@pytest.mark.parametrize("replicates", [40, pytest.param(100, marks=pytest.mark.slow)])
+def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not(replicates):
+    error = np.sqrt(0.95 * 0.05 / replicates)
+    assert coverage(True, replicates) > 0.95 - 3 * error
+    assert coverage(False, replicates) < 0.95 - 3 * error
 
 
 def test_bands_widen_with_level_and_for_whole_curves():
