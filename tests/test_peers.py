@@ -128,6 +128,10 @@ def test_methods_take_turns_and_names_choose():
     jobs = plan(QUICK, ("posterior",), tuple(METHODS), repeats=2)
     first = [job.method for job in jobs if job.case == jobs[0].case]
     assert first == list(METHODS) * 2
+    data = [job.problems[0].y for job in jobs if job.case == jobs[0].case]
+    rounds = np.reshape(data, (2, len(METHODS), -1))
+    assert (rounds == rounds[:, :1]).all(), "methods of one round share a data set"
+    assert (rounds[0] != rounds[1]).any(), "each round has its own"
     assert bench.choose(["mle", "stan"]) == (("mle",), ("ours", "stan"))
     assert bench.choose([]) == (PARTS, tuple(METHODS))
     with pytest.raises(typer.BadParameter, match="unknown: spss"):

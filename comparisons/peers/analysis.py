@@ -115,8 +115,6 @@ def _posterior(part: str, case: str, by_method: dict[str, list[Outcome]]) -> lis
         name: [smallest_ess(d) / float(o.arrays["run"]) for d, o in zip(draws[name], _alive(found), strict=True)]
         for name, found in by_method.items()
     }
-    problem = next(iter(by_method.values()))[0].job.problems[0]
-    pooled = {name: moments(problem, np.concatenate(d)) for name, d in draws.items() if d}
     out = []
     for name, found in by_method.items():
         head, alive = (part, case, name), _alive(found)
@@ -128,9 +126,25 @@ def _posterior(part: str, case: str, by_method: dict[str, list[Outcome]]) -> lis
         out.append(row(head, "min-ESS per second", "1/s", rates[name], note))
         out.append(row(head, "run", "s", [float(o.arrays["run"]) for o in alive]))
         out.append(row(head, "compile", "s", [float(o.arrays["compile"]) for o in alive]))
-        if name != "ours" and pooled.get("ours"):
-            out += _ratio(head, rates["ours"], rates[name], disagreement(pooled["ours"], pooled[name]))
+        if name != "ours" and by_method["ours"] and not any(o.error for o in by_method["ours"]):
+            out += _ratio(head, rates["ours"], rates[name], _difference(by_method["ours"], found))
     return out
+
+
+def _difference(ours: list[Outcome], others: list[Outcome]) -> float:
+    """Largest difference of means, over the data sets that both have run: the last round may be under way."""
+    count = min(len(ours), len(others))
+    return disagreement(*(_average([_moments(o) for o in found[:count]]) for found in (ours, others)))
+
+
+def _moments(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    return moments(outcome.job.problems[0], coordinates(outcome.arrays))
+
+
+def _average(each: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Means averaged over data sets, with their errors: one sharp comparison in place of many blunt ones."""
+    means, errors = map(np.array, zip(*each, strict=True))
+    return means.mean(axis=0), np.sqrt((errors**2).sum(axis=0)) / len(each)
 
 
 def _ratio(head: tuple[str, str, str], top: Sequence[float], bottom: Sequence[float], z: float) -> list[Row]:
@@ -151,14 +165,15 @@ def _first(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Ro
             row(head, "whole process, imports included", "s", [o.process for o in found]),
         ]
 
-    def means(found: list[Outcome]) -> tuple[np.ndarray, np.ndarray]:
-        return moments(found[0].job.problems[0], np.concatenate([coordinates(o.arrays) for o in found]))
-
-    return _beside_ours(part, case, by_method, rows, means)
+    return _beside_ours(part, case, by_method, rows, _difference)
 
 
 def _beside_ours(
-    part: str, case: str, by_method: dict[str, list[Outcome]], rows: Callable[..., list[Row]], means: Callable
+    part: str,
+    case: str,
+    by_method: dict[str, list[Outcome]],
+    rows: Callable[..., list[Row]],
+    difference: Callable[..., float],
 ) -> list[Row]:
     """Rows of each method, and the ratio of its whole calls to ours where the means agree."""
     out = []
@@ -170,7 +185,7 @@ def _beside_ours(
         out += rows(head, found)
         ours = by_method["ours"]
         if name != "ours" and not any(o.error for o in ours):
-            out += _ratio(head, _calls(found), _calls(ours), disagreement(means(ours), means(found)))
+            out += _ratio(head, _calls(found), _calls(ours), difference(ours, found))
     return out
 
 
@@ -225,17 +240,18 @@ def _many(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row
             row(head, "compile", "s", [float(o.arrays["compile"]) for o in found]),
         ]
 
-    return _beside_ours(part, case, by_method, rows, _mean_of_all)
+    def difference(ours: list[Outcome], others: list[Outcome]) -> float:
+        return disagreement(_mean_of_all(ours), _mean_of_all(others))
+
+    return _beside_ours(part, case, by_method, rows, difference)
 
 
 def _mean_of_all(outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means averaged over the data sets: one sharp comparison in place of many blunt ones."""
     each = []
     for i in range(len(outcomes[0].arrays["tau"])):
         fits = [coordinates({name: o.arrays[name][i] for name in ("tau", "beta", "eta")}) for o in outcomes]
         each.append(_mean(np.concatenate(fits)))
-    means, errors = map(np.array, zip(*each, strict=True))
-    return means.mean(axis=0), np.sqrt((errors**2).sum(axis=0)) / len(each)
+    return _average(each)
 
 
 _PARTS = {"posterior": _posterior, "first": _first, "likelihood": _likelihood, "mle": _mle, "many": _many}

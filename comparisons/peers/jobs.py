@@ -68,6 +68,9 @@ class Job:
     settings : dict
         Keyword arguments of the function.
     env : dict of str to str
+    garbage : bool
+        Whether Python's garbage collector is on. It is off, as in ``timeit``, where compilation is told apart: else
+        whatever runs after compiling pays for what compiling left behind.
     """
 
     part: str
@@ -77,6 +80,7 @@ class Job:
     problems: Sequence[Problem] = ()
     settings: dict[str, object] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    garbage: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,7 @@ def execute(job: Job, log: Path) -> Outcome:
                     "function": job.function,
                     "problems": [str(path) for path in paths],
                     "settings": job.settings,
+                    "garbage": job.garbage,
                     "out": str(folder / "out.npz"),
                 }
             )

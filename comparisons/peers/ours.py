@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from time import perf_counter
 
 import numpy as np
@@ -41,8 +40,6 @@ def sample(problem: Problem, *, draws: int, seed: int) -> Sampled:
     for repeat in range(2):
         began = perf_counter()
         out, passed = posterior(problem, draws, seed + 1000 * repeat)
-        if repeat == 0:
-            gc.collect()  # what compiling left behind, or the second call pays for it
         times.append(perf_counter() - began)
     return Sampled(out, max(times[0] - times[1], 0.0), times[1], passed)
 

@@ -66,20 +66,23 @@ def case_name(regime: str, n: int) -> str:
 
 
 def _posterior(sizes: Sizes, methods: tuple[str, ...], repeat: int) -> Iterator[Job]:
+    """Each repeat has a data set of its own, which all methods share."""
     for regime, n, draws in sizes.cases:
-        problem = simulate(regime, n, seed=0)
+        problem = simulate(regime, n, 3000 + repeat)
         for name in methods:
             method, settings = METHODS[name], {"draws": draws, "seed": repeat}
             if n <= method.largest:
                 function = f"{method.module}:sample"
-                yield Job("posterior", case_name(regime, n), name, function, [problem], settings, method.env)
+                yield Job(
+                    "posterior", case_name(regime, n), name, function, [problem], settings, method.env, garbage=False
+                )
 
 
 def _first(sizes: Sizes, methods: tuple[str, ...], repeat: int) -> Iterator[Job]:
     regime, n, draws = sizes.cases[0]
     for name in [m for m in methods if m in ("ours", "numpyro64", "numpyro32")]:
         method, settings = METHODS[name], {"draws": draws, "seed": 100 + repeat}
-        problem = simulate(regime, n, seed=1)
+        problem = simulate(regime, n, 4000 + repeat)
         yield Job("first", case_name(regime, n), name, f"{method.module}:sample", [problem], settings, method.env)
 
 

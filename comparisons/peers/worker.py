@@ -6,6 +6,7 @@ file: draws and seconds, or whatever arrays the function returns by name. What a
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import sys
@@ -21,6 +22,8 @@ def main(path: str) -> None:
     job = json.loads(Path(path).read_text())
     module, function = job["function"].split(":")
     problems = [load(Path(p)) for p in job["problems"]]
+    if not job["garbage"]:
+        gc.disable()
     run = getattr(importlib.import_module(f"comparisons.peers.{module}"), function)
     result = run(*problems, **job["settings"])
     if isinstance(result, Sampled):
