@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import jax
 import numpy as np
@@ -29,6 +30,19 @@ def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return scoped
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return an argument that counts something as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer, or below ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    return int(value)
 
 
 @register_dataclass

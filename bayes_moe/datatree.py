@@ -22,7 +22,7 @@ from bayes_moe.moe import MoE
 from bayes_moe.sampler import Draws, Settings
 
 Groups = dict[str, dict[str, np.ndarray]]
-PREDICTIVE = "posterior_predictive"
+ON_REQUEST = LOG_LIKELIHOOD, PREDICTIVE = "log_likelihood", "posterior_predictive"  # draws x n numbers each
 BATCH = 50  # draws evaluated side by side; a divisor of the usual numbers of draws, or the rest compiles apart
 
 
@@ -44,7 +44,7 @@ def groups(
     rng_key : JAX key
         For the posterior predictive draws.
     extra : sequence of str
-        ``"log_likelihood"`` and ``"posterior_predictive"`` cost draws x n numbers each, hence on request.
+        Of ``ON_REQUEST``.
     """
     out: Groups = {"posterior": {}, "sample_stats": _sample_stats(draws, settings), "log_prior": {}}
     out |= {name: {} for name in extra}
@@ -87,8 +87,8 @@ def _one_draw(
     log_prob = {name: site["fn"].log_prob(site["value"]) for name, site in sampled.items()}
     out = {"posterior": values, "log_prior": {name: jnp.sum(log_prob[name]) for name, _ in layout.shapes}}
     observed = [name for name, site in sampled.items() if site["is_observed"]]
-    if "log_likelihood" in extra:
-        out["log_likelihood"] = {name: log_prob[name] for name in observed}
+    if LOG_LIKELIHOOD in extra:
+        out[LOG_LIKELIHOOD] = {name: log_prob[name] for name in observed}
     if PREDICTIVE in extra:
         unobserved = handlers.seed(handlers.substitute(model, data=values), key)
         predicted = handlers.trace(unobserved).get_trace(*args[:-1])
@@ -154,6 +154,12 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     if constants:
         tree["constant_data"] = _constant_data(moe, constants)
     return tree
+
+
+def flat_draws(posterior: xr.DataTree | xr.Dataset, moe: MoE) -> dict[str, np.ndarray]:
+    """Return the parameters of all chains in a row: arrays with one leading axis."""
+    stacked = xr.Dataset(posterior.data_vars).stack(sample=("chain", "draw")).transpose("sample", ...)
+    return {name: stacked[name].values for name in moe.fields}
 
 
 def _data_groups(args: tuple) -> Groups:

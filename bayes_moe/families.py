@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from numbers import Integral
 
-from bayes_moe.data import check_classes
+from bayes_moe.data import check_classes, check_count
 from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
 from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
 from bayes_moe.gaussian import FORMS
@@ -80,12 +81,11 @@ def contaminated(
     labels = check_classes(expert.labels if classes is None else classes, expert.classes)
     if expert.labels is not None and labels != expert.labels:
         raise ValueError(f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}.")
-    if isinstance(adapters, bool) or not isinstance(adapters, Integral) or adapters < 1:
-        raise ValueError(f"adapters must be an integer of at least 1, got {adapters!r}.")
+    adapters = check_count("adapters", adapters)
     if gate not in GATES:
         raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}.")
-    adapter = Multinomial(int(adapters), expert.classes, count, act, reference)
-    return MoE(GATES[gate](1 + int(adapters), count), (expert, adapter), labels, names)
+    adapter = Multinomial(adapters, expert.classes, count, act, reference)
+    return MoE(GATES[gate](1 + adapters, count), (expert, adapter), labels, names)
 
 
 def gaussian_gated(
@@ -135,9 +135,7 @@ def gaussian_gated(
     >>> {name: field.shape for name, field in moe.fields.items()}
     {'pi': (2,), 'c': (2, 1), 'Gamma': (2, 1, 1), 'a': (2, 1), 'b': (2,), 'nu': (2,)}
     """
-    for name, count in (("experts", experts), ("responses", responses)):
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+    experts, responses = check_count("experts", experts), check_count("responses", responses)
     if covariance not in FORMS:
         raise ValueError(f"covariance must be one of {', '.join(FORMS)}, got {covariance!r}.")
     count, names = _named(features)
@@ -190,18 +188,15 @@ def varying_coefficient(
     """
     if experts not in RESPONSES:
         raise ValueError(f"experts must be one of {', '.join(RESPONSES)}, got {experts!r}.")
-    for name, count, least in (
-        ("components", components, 1),
-        ("gate_features", gate_features, 0),
-        ("expert_features", expert_features, 0),
-    ):
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {count!r}.")
-    sizes = int(components), int(gate_features), int(expert_features)
-    model = VaryingCoefficient(RESPONSES[experts], *sizes)
+    model = VaryingCoefficient(
+        RESPONSES[experts],
+        check_count("components", components),
+        check_count("gate_features", gate_features, 0),
+        check_count("expert_features", expert_features, 0),
+    )
     if isinstance(constant, str) or len(constant):
         model.select(constant)
-    return VaryingCoefficient(RESPONSES[experts], *sizes, tuple(constant))
+    return replace(model, constant=tuple(constant))
 
 
 def _check_reference(reference: str | None, act: Activation) -> None:

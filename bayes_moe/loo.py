@@ -13,8 +13,9 @@ import xarray as xr
 from arviz_stats.utils import ELPDDataLOO
 from jax import Array
 
+from bayes_moe import datatree
 from bayes_moe.compilation import compiled, memory_named
-from bayes_moe.data import Covariates, float64
+from bayes_moe.data import Covariates, check_count, float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
@@ -63,11 +64,8 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
     codes = np.asarray(moe.check_y(y, covariates.n))
     posterior = idata["posterior"].dataset
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
-    rows = max(1, NUMBERS // (chains * length)) if rows is None else rows
-    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
-        raise ValueError(f"rows must be an integer of at least 1, got {rows!r}.")
-    stacked = posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
-    draws = {name: jnp.asarray(stacked[name].values) for name in moe.fields}
+    rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
+    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(posterior, moe))
     tables = []
     for first in range(0, covariates.n, rows):
         part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)

@@ -39,16 +39,19 @@ class Layout:
         """Length of the free vector."""
         return sum(int(np.prod(shape)) for _, shape in self.shapes)
 
+    @property
+    def cuts(self) -> list[int]:
+        """Positions in the free vector where one site ends and the next begins."""
+        return [int(end) for end in np.cumsum([np.prod(shape) for _, shape in self.shapes])[:-1]]
+
     def owners(self, directions: np.ndarray) -> str:
         """Names of the sites that hold over a tenth of any of these directions (columns)."""
-        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])[:-1]
-        shares = [np.sum(part**2, axis=0) for part in np.split(directions, ends)]
+        shares = [np.sum(part**2, axis=0) for part in np.split(directions, self.cuts)]
         return ", ".join(name for (name, _), share in zip(self.shapes, shares, strict=True) if share.max() > 0.1)
 
     def sites(self, free: Array) -> dict[str, Array]:
         """Cut a free vector into its sites."""
-        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])[:-1]
-        parts = jnp.split(free, [int(end) for end in ends])
+        parts = jnp.split(free, self.cuts)
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
 
@@ -206,6 +209,6 @@ def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndar
 def near_normal(negative: Objective, modes: Modes, factor: np.ndarray) -> bool:
     """Whether the log density falls by NORMAL_FALLS two sds from the mode along each whitened axis; a normal's by 2."""
     mode, (least, most) = modes.free[0], NORMAL_FALLS
-    top = negative(mode)[0]
+    top = -modes.log_densities[0]
     steps = (sign * axis for axis in 2.0 * factor.T for sign in (1.0, -1.0))
     return all(least <= negative(mode + step)[0] - top <= most for step in steps)

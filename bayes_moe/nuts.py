@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from numbers import Integral, Real
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,12 @@ from tqdm import tqdm
 
 from bayes_moe import datatree, sampler
 from bayes_moe.compilation import memory_named
-from bayes_moe.data import Covariates, Observations, float64
+from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
 from bayes_moe.sampler import Settings
-
-ON_REQUEST = ("log_likelihood", "posterior_predictive")
 
 
 class Mixture(Distribution):
@@ -198,7 +196,8 @@ def sample(
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
         start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
-        extra = [name for name, on in zip(ON_REQUEST, (log_likelihood, posterior_predictive), strict=True) if on]
+        asked = zip(datatree.ON_REQUEST, (log_likelihood, posterior_predictive), strict=True)
+        extra = [name for name, on in asked if on]
 
         def meanwhile(layout: Layout) -> None:
             datatree.compile_ahead(model, model_args, layout, num_chains * num_samples, key, extra)
@@ -251,9 +250,7 @@ def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> lis
 
 def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> None:
     for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
-        value, least = getattr(settings, name), 0 if name == "num_warmup" else 1
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+        check_count(name, getattr(settings, name), 0 if name == "num_warmup" else 1)
     accept = settings.target_accept_prob
     if accept is not None and (not isinstance(accept, Real) or not 0 < accept < 1):
         raise ValueError(f"target_accept_prob must lie between 0 and 1, or be None, got {accept!r}.")
@@ -283,8 +280,7 @@ def class_probabilities(moe: MoE, idata: xr.DataTree, x: object) -> np.ndarray:
     -------
     ndarray, shape (n, classes)
     """
-    sampled = idata["posterior"].dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    draws = {name: jnp.asarray(sampled[name].values) for name in moe.fields}
+    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
     return np.asarray(_mean_probabilities(moe, draws, moe.prepare(x)).T)
 
 

@@ -18,6 +18,8 @@ from jax import Array
 
 from bayes_moe import MoE, diagnostics, nuts
 from bayes_moe.data import float64
+from bayes_moe.datatree import flat_draws
+from bayes_moe.modes import generator
 from mle import newton, profile, uncertainty
 
 Draws = dict[str, np.ndarray]
@@ -69,7 +71,7 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
     ``profile`` get profile-likelihood intervals besides Wald's.
     """
     moe, x, y, truth = problem
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
+    rng = generator(rng_key)
     starts = {"n_init": settings["n_init"], "random_state": rng}
     if near:
         starts = {"init": [_moved(truth, settings["spread"], rng) for _ in range(settings["n_init"])]}
@@ -145,12 +147,6 @@ def account(verdicts: Sequence[diagnostics.Verdict]) -> dict[str, object]:
         "max_rhat": last.max_rhat,
         "min_ess": min(last.min_ess_bulk, last.min_ess_tail),
     }
-
-
-def flat_draws(group: xr.DataTree, moe: MoE) -> Draws:
-    """Parameter arrays of all chains in a row."""
-    sampled = group.dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    return {name: sampled[name].values for name in moe.fields}
 
 
 def credible(draws: Draws) -> dict[str, np.ndarray]:

@@ -14,10 +14,12 @@ from jax import Array
 
 from bayes_moe import diagnostics, nuts, parameters, relabel
 from bayes_moe.data import float64
+from bayes_moe.datatree import flat_draws
 from bayes_moe.invariants import invariants
+from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
-from comparisons.estimators import Draws, Estimate, Estimator, Problem, account, credible, flat_draws, ladder
+from comparisons.estimators import Draws, Estimate, Estimator, Problem, account, credible, ladder
 from mle import em, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected
@@ -72,11 +74,6 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
     info = {"log_likelihood": best.log_likelihood, "iterations": best.n_iter, "certificate": best.message}
     status = "ok" if best.converged or settings["max_iter"] == 1 else "not converged"
     return Estimate({name: np.asarray(value)[None] for name, value in found.items()}, status, info)
-
-
-def generator(rng_key: Array) -> np.random.Generator:
-    """NumPy generator seeded by a JAX key."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).tolist())
 
 
 @float64

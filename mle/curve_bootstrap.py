@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe.compilation import jitted
-from bayes_moe.data import float64
+from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 from mle.curves import CurveFit
@@ -37,9 +37,7 @@ def root_key(random_state: int | np.random.Generator | None) -> Array:
 def check_replicates(replicates: object, level: float = 0.95) -> int:
     """Check the number of replicates: enough for the quantile that is asked of them."""
     least = int(np.ceil(1 / (1 - level)))
-    if isinstance(replicates, bool) or not isinstance(replicates, int | np.integer) or replicates < least:
-        raise ValueError(f"replicates must be an integer of at least {least} at level {level:g}, got {replicates!r}.")
-    return int(replicates)
+    return check_count(f"replicates at level {level:g}", replicates, least)
 
 
 def run(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bayes_moe import parameters
+from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 
@@ -15,8 +16,7 @@ SHARP = 0.3  # concentration of random soft responsibilities: below one, most ar
 
 def check_random(n_init: object, random_state: object) -> np.random.Generator:
     """Check the number of starts, and make the generator that draws them."""
-    if isinstance(n_init, bool) or not isinstance(n_init, int | np.integer) or n_init < 1:
-        raise ValueError(f"n_init must be an integer of at least 1, got {n_init!r}.")
+    check_count("n_init", n_init)
     if random_state is None:
         raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
     return np.random.default_rng(random_state)

@@ -67,7 +67,7 @@ def intervals(
         raise ValueError(f"names must be among {', '.join(real)}, which live on the real line, got {', '.join(wrong)}.")
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y)))
     centre = np.asarray(parameters.flatten(moe.fields, fit.params))
-    curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood - stats.chi2.ppf(level, 1) / 2)
+    curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood, float(stats.chi2.ppf(level, 1) / 2))
     where, out = parameters.blocks(moe.fields), {}
     for name in names or real:
         ends = [[curve.end(j, sign) for sign in (-1.0, 1.0)] for j in range(where[name].start, where[name].stop)]
@@ -77,12 +77,18 @@ def intervals(
 
 @dataclass(frozen=True)
 class _Curve:
-    """A log likelihood around its maximum, and the level at which intervals end."""
+    """A log likelihood around its maximum, ``top``, and how far it has fallen where intervals end."""
 
     objective: Objective
     centre: np.ndarray
     covariance: np.ndarray
-    level: float
+    top: float
+    fall: float
+
+    @property
+    def level(self) -> float:
+        """Log likelihood at the ends."""
+        return self.top - self.fall
 
     def end(self, j: int, sign: float) -> float:
         """Value of coordinate ``j`` where its profile reaches the level, below or above the estimate."""
@@ -92,8 +98,7 @@ class _Curve:
     def _newton(self, j: int, sign: float) -> float | None:
         """Solve l = level, dl/d(others) = 0; None where that fails, or ends where the others are not at a maximum."""
         errors = np.sqrt(np.diag(self.covariance))
-        top = self.objective.value(self.centre)
-        point = self.centre + sign * np.sqrt(2 * (top - self.level)) * self.covariance[:, j] / errors[j]
+        point = self.centre + sign * np.sqrt(2 * self.fall) * self.covariance[:, j] / errors[j]
         others = np.arange(len(point)) != j
         for _ in range(STEPS):
             value, grad = self.objective.value_and_grad(point)

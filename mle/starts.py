@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bayes_moe import parameters
+from bayes_moe.data import check_count
 from bayes_moe.moe import MoE
 from mle import responsibilities
 from mle.fit import Start
@@ -50,8 +51,7 @@ def draw(
         given = [init] if isinstance(init, Mapping) else list(init)
         starts = np.array([parameters.flatten(moe.fields, moe.params(**values)) for values in given])
     else:
-        if isinstance(n_init, bool) or not isinstance(n_init, int | np.integer) or n_init < 1:
-            raise ValueError(f"n_init must be an integer of at least 1, got {n_init!r}.")
+        check_count("n_init", n_init)
         if random_state is None:
             raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
         rng = np.random.default_rng(random_state)

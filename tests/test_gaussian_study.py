@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bayes_moe import gaussian_gated, voronoi
+from bayes_moe.modes import generator
 from comparisons import (
     catalogue,
     cell,
@@ -90,7 +91,7 @@ def test_one_step_is_one_step_of_em():
     plan = study()
     one = Cell("k4", 200, 0, "em-one-step")
     x, y, truth = plan.data(one)
-    rng = mixtures.generator(plan.fit_key(one))
+    rng = generator(plan.fit_key(one))
     start = mixtures.published_start(truth, 4, 200, rng)
     fit = em.fit(gaussian_gated(4, 1), x, y, init=start, max_iter=1)
     row = cell.run(plan, one).payload

@@ -4,20 +4,12 @@ import arviz_base
 import jax
 import numpy as np
 import pytest
+from gaussian_cases import CENTRE, MOE
 
-from bayes_moe import contaminated, diagnostics, gaussian_gated, invariants, nuts, voronoi
+from bayes_moe import contaminated, diagnostics, invariants, nuts, voronoi
 
 CHAINS, DRAWS = 4, 500
 EXACT = 1e-10
-MOE = gaussian_gated(3, 1)
-CENTRE = {
-    "pi": np.array([0.3, 0.4, 0.3]),
-    "c": np.array([[-2.0], [0.0], [2.0]]),
-    "Gamma": np.full((3, 1, 1), 0.5),
-    "a": np.array([[1.0], [-1.0], [0.0]]),
-    "b": np.array([0.0, 1.0, -1.0]),
-    "nu": np.full(3, 0.25),
-}
 X, Y = MOE.simulate_joint(0, CENTRE, 5)
 
 

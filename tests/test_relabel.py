@@ -4,19 +4,11 @@ import arviz_base
 import numpy as np
 import pytest
 import xarray as xr
+from gaussian_cases import CENTRE, MOE
 
-from bayes_moe import contaminated, gaussian_gated, relabel
+from bayes_moe import contaminated, relabel
 
 CHAINS, DRAWS, N = 2, 40, 80
-MOE = gaussian_gated(3, 1)
-CENTRE = {
-    "pi": np.array([0.3, 0.4, 0.3]),
-    "c": np.array([[-2.0], [0.0], [2.0]]),
-    "Gamma": np.full((3, 1, 1), 0.5),
-    "a": np.array([[1.0], [-1.0], [0.0]]),
-    "b": np.array([0.0, 1.0, -1.0]),
-    "nu": np.full(3, 0.25),
-}
 X, Y = MOE.simulate_joint(0, CENTRE, N)
 
 
