@@ -104,11 +104,15 @@ def cramer_rao(
 
 def jacobian(moe: MoE, params: Params) -> np.ndarray:
     """Derivative of the parameters, raveled and joined, with respect to the free vector."""
+    return np.asarray(_jacobian(moe, params))
 
+
+@jax.jit
+def _jacobian(moe: MoE, params: Params) -> Array:
     def values(free: Array) -> Array:
         return jnp.concatenate([jnp.ravel(v) for v in parameters.unflatten(moe.fields, free).values()])
 
-    return np.asarray(jax.jacfwd(values)(parameters.flatten(moe.fields, params)))
+    return jax.jacfwd(values)(parameters.flatten(moe.fields, params))
 
 
 def inverse_diagonal(information: np.ndarray, jacobian: np.ndarray) -> np.ndarray:

@@ -56,7 +56,13 @@ class Layout:
 
 
 def layout(model: Model, args: tuple) -> Layout:
-    """Trace a model once, abstractly, and read off its latent sites."""
+    """Trace a model, abstractly, once for each shape of its arguments, and read off its latent sites."""
+    leaves, structure = jax.tree.flatten(args)
+    return _layout(model, structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(model: Model, structure: jax.tree_util.PyTreeDef, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Layout:
     shapes, discrete = {}, []
 
     def look(args: tuple) -> None:
@@ -69,7 +75,7 @@ def layout(model: Model, args: tuple) -> Layout:
                 shapes[name] = tuple(biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"])))
 
     with TRACING:
-        jax.eval_shape(look, args)
+        jax.eval_shape(look, jax.tree.unflatten(structure, leaves))
     if discrete:
         raise ValueError(f"the model has discrete latent sites, which NUTS can't sample: {', '.join(discrete)}.")
     if not shapes:

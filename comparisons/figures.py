@@ -150,6 +150,37 @@ def _coverage(axis: Axes, parts: Sequence[coverage.Coverage], kind: str, dodge: 
         axis.errorbar(dodge * n, value, yerr=bars, label=f"{kind} intervals", lw=1.2, ms=4, capsize=2, **style)
 
 
+@mpl.rc_context(STYLE)
+def efficiency_figure(rows: summary.Rows, study: Study) -> Figure | None:
+    """Root mean square error over the Cramér–Rao bound, against n; None for regimes without a bound."""
+    records = summary.efficiency(rows, study, ["rmse"])
+    regimes = [regime for regime in _ran(rows, study) if regime.scales]
+    if not records:
+        return None
+    names = list(regimes[0].moe.fields)
+    note = "root mean square error over the Cramér–Rao bound (bars: 95%, bootstrap); 1: efficient; shaded: the window"
+    figure, axes = _grid(study, regimes, names, note)
+    for regime, line in zip(regimes, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            axis.axhline(1.0, color="0.6", lw=3, alpha=0.6, zorder=0)
+            parameter = summary.SYMBOLS.get(name, name)
+            mine = [r for r in records if (r["regime"], r["parameter"]) == (regime.name, parameter)]
+            for k, label in enumerate(dict.fromkeys(r["estimate"] for r in mine)):
+                _efficiency(axis, [r for r in mine if r["estimate"] == label], label, 1.05 ** (k - 1))
+            axis.set(xscale="log", yscale="log", title=SYMBOLS.get(name, name))
+            ratios = np.array([r["over_bound"] for r in mine] + [0.8, 1.25])
+            _tidy(axis, ratios)
+            axis.set_ylim(0.8 * ratios.min(), 1.25 * ratios.max())
+            _window(axis, regime, sorted({r["n"] for r in mine}))
+    return _finish(figure, axes, regimes, "error over bound")
+
+
+def _efficiency(axis: Axes, records: Sequence[dict], label: str, dodge: float) -> None:
+    n, value, low, high = np.array([[r[k] for k in ("n", "over_bound", "low", "high")] for r in records]).T
+    bars = [value - low, high - value]
+    axis.errorbar(dodge * n, value, yerr=bars, label=label, lw=1.2, ms=4, capsize=2, **STYLES.get(label, OTHER))
+
+
 def _posteriors(rows: summary.Rows, regime: Regime) -> list[dict[str, object]]:
     return [r for r in rows if r["regime"] == regime.name and r["estimator"] == "nuts"]
 

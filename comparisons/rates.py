@@ -89,6 +89,25 @@ def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "
     return _interval(ols_slope(sizes, values), ols_slope(sizes, resampled), errors)
 
 
+def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[float, float, float]:
+    """Summary of the errors at one size, with its 95% interval: percentiles of resampled replicates.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (replicates,)
+    statistic : "median", "mean" or "rmse"
+    seed : int
+
+    Returns
+    -------
+    tuple of float
+        Value, low, high.
+    """
+    value, resampled = _resample([errors], statistic, np.random.default_rng(seed))
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(value.item()), float(low), float(high)
+
+
 def difference(
     sizes: Sequence[int],
     errors: Sequence[np.ndarray],

@@ -22,10 +22,13 @@ CAPTIONS = {
     "Grey: the theorem's slope. Shaded: the asymptotic window.",
     "contraction": "How far the posterior is from the truth: error of its mean, expected error of a draw, and the "
     "error that 95% of its draws stay below; medians over data sets.",
+    "efficiency": "Root mean square error over the Cramér–Rao bound, by sample size: in the asymptotic window (shaded) "
+    "an efficient estimator has one. A posterior mean may have less, because its prior knows something.",
     "coverage": "Share of 95% intervals that hold the truth, by sample size; credible intervals of the posterior, "
     "Wald and profile-likelihood intervals of the MLE.",
 }
 SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
+EFFICIENCY_HEADS = ["", "estimate", "parameter", "n", "data sets", "error over bound [95%]", "in the window"]
 OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]
 CELL_HEADS = ["", "atoms in the cell", "parameter", "slope of the mean error [95%]", "theory", "n", "cells at a size"]
 NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
@@ -60,7 +63,9 @@ def write(study: Study, store: Store) -> list[Path]:
     for name, figure in drawn.items():
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
         figures.save(figure, *paths[-2:])
-    tables = [export.write(slopes, folder / "slopes.csv")] if slopes else []
+    found = {"slopes.csv": slopes, "efficiency.csv": summary.efficiency(records, study)}
+    made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
+    tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
     page.write_text(render(study, records, slopes, drawn, folder))
     return [page, *tables, *paths]
@@ -71,6 +76,7 @@ def draw(rows: summary.Rows, study: Study) -> dict[str, Figure | None]:
     return {
         "rates": figures.rates_figure(rows, study),
         "contraction": figures.contraction_figure(rows, study),
+        "efficiency": figures.efficiency_figure(rows, study),
         "coverage": figures.coverage_figure(rows, study),
     }
 
@@ -101,6 +107,8 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
         "window_rule": "a third",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
         "windows": [_window(regime, sizes) for regime in ran if regime.scales],
+        "efficiency_heads": EFFICIENCY_HEADS,
+        "efficiency": _efficiency(summary.efficiency(records, study, ["rmse"])),
         "cell_heads": CELL_HEADS,
         "cells": [line for regime in ran for line in _cells(records, study, regime)],
         "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
@@ -166,6 +174,14 @@ def _window(regime: Regime, sizes: Sequence[int]) -> list[str]:
     cells = [" / ".join(f"{v:.2f}" for v in rates.relative_bound(regime, n).values()) for n in sizes]
     title = f"{regime.name} ({', '.join(summary.SYMBOLS.get(p, p) for p in regime.moe.fields)})"
     return [title, *cells, f"{inside[0]:,}" if inside else "not reached"]
+
+
+def _efficiency(records: Sequence[dict]) -> Table:
+    return [
+        [r["regime"], r["estimate"], r["parameter"], f"{r['n']:,}", str(r["replicates"])]
+        + [f"{r['over_bound']:.2f} [{r['low']:.2f}, {r['high']:.2f}]", "yes" if r["window"] else ""]
+        for r in records
+    ]
 
 
 def _cells(rows: summary.Rows, study: Study, regime: Regime) -> Table:

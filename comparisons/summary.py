@@ -179,6 +179,45 @@ def slopes(rows: Rows, study: Study, statistics: Sequence[str] = tuple(rates.STA
     return out
 
 
+def efficiency(
+    rows: Rows, study: Study, statistics: Sequence[str] = tuple(rates.STATISTICS)
+) -> list[dict[str, object]]:
+    """One record for each regime, parameter, point estimate, statistic and size: error over the Cramér–Rao bound.
+
+    In the asymptotic window an efficient estimator has a ratio of one. Posteriors that failed the sampling gate are in.
+    """
+    out = []
+    for regime in (r for r in study.regimes if r.scales and sizes_of(rows, r)):
+        sizes = sizes_of(rows, regime)
+        inside = rates.window(regime, sizes)
+        for statistic in statistics:
+            limits = rates.bound(regime, sizes, statistic)
+            for parameter, limit in limits.items():
+                bounds = dict(zip(sizes, limit, strict=True))
+                for name in study.settings:
+                    c = curve(rows, regime, name, f"error_{parameter}", POINT.get(name, name))
+                    for n, errors in zip(c.sizes, c.errors, strict=True):
+                        found = rates.level(errors, statistic)
+                        value, low, high = (float(v / bounds[n]) for v in found)
+                        out.append(
+                            {
+                                "regime": regime.name,
+                                "parameter": SYMBOLS.get(parameter, parameter),
+                                "estimate": c.label,
+                                "statistic": statistic,
+                                "n": n,
+                                "window": n in inside,
+                                "replicates": len(errors),
+                                "error": found[0],
+                                "bound": float(bounds[n]),
+                                "over_bound": value,
+                                "low": low,
+                                "high": high,
+                            }
+                        )
+    return out
+
+
 def _record(regime: Regime, parameter: str, c: Curve, statistic: str) -> dict[str, object]:
     found, theory = c.slope(statistic), regime.exponents[parameter]
     record = {

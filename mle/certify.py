@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpyro.distributions import constraints
 
 from bayes_moe import parameters
+from bayes_moe.data import Observations
 from bayes_moe.experts import Multinomial, linear
+from bayes_moe.moe import MoE
 from mle import uncertainty
 from mle.fit import REPLICATED, Certificate, Fit, Start
 from mle.objective import Objective, projected_gradient
@@ -118,7 +121,7 @@ def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, 
     moe, data = objective.moe, objective.data
     params = parameters.unflatten(moe.fields, free)
     counted = slice(None) if data.weights is None else np.asarray(data.weights) > 0
-    owner = np.asarray(jax.numpy.argmax(moe.log_joint(params, data), axis=0))[counted]
+    owner = np.asarray(objective.call(_owners, free))[counted]
     x, codes = np.asarray(data.x).T[counted], np.asarray(data.y).argmax(axis=0)[counted]
     out, count = [], moe.gate.experts
     rows = np.column_stack([x, np.ones(len(x))])
@@ -137,6 +140,11 @@ def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, 
                 if _costs_nothing(objective, free, {"eta": eta}):
                     out.append(f"expert {index}")
     return tuple(out)
+
+
+def _owners(free: Array, moe: MoE, data: Observations) -> Array:
+    """Which component explains each observation best."""
+    return jnp.argmax(moe.log_joint(parameters.unflatten(moe.fields, free), data), axis=0)
 
 
 def _costs_nothing(objective: Objective, free: np.ndarray, away: dict[str, np.ndarray]) -> bool:

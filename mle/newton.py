@@ -95,7 +95,7 @@ def fit(
 
 def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float) -> Start:
     """Maximise from one start."""
-    history = [objective.value(free)]
+    history = [objective.value_and_grad(free)[0]]
     result = _inside(objective, free, max_iter, tol, history)
     if result is None:
         free = np.clip(free, *objective.bounds.T)

@@ -104,13 +104,15 @@ def test_status_counts_what_is_planned_done_and_failed(results, monkeypatch, cap
 def test_report_holds_all_in_one_file(results, monkeypatch, capsys):
     assert call(monkeypatch, "study", "report", "fake", "--results", results) == 0
     made = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert {path.name for path in made} == {"report.html", "slopes.csv", "rates.png", "rates.svg"}
+    assert {path.name for path in made} == {"report.html", "slopes.csv", "efficiency.csv"} | {
+        f"{name}.{kind}" for name in ("rates", "efficiency") for kind in ("png", "svg")
+    }
     page = made[0].read_text()
     assert "data:image/svg+xml;base64," in page
     assert "http://" not in page
     assert "https://" not in page
     assert "RuntimeError: &lt;planted&gt;" in page
-    assert (results / "fake" / "slopes.csv").read_text().startswith('"regime","parameter"')
+    assert (results / "fake" / "slopes.csv").read_text().startswith('"study","commit","regime","parameter"')
 
 
 def test_export_and_compare(results, monkeypatch, capsys, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import chi2, norm
 
 from bayes_moe import contaminated, information
-from comparisons import catalogue, coverage, optimisation, rates, regimes
-from comparisons.study import Regime
+from comparisons import catalogue, coverage, optimisation, rates, regimes, summary
+from comparisons.study import Regime, Study
 
 SIZES = [1000, 3000, 10_000, 30_000, 100_000]
 REPLICATES = 40
@@ -98,6 +98,38 @@ def test_slopes_of_the_bound_at_a_fixed_truth_are_one_half():
     sizes = [10**5, 10**6, 10**7]
     for values in rates.bound(regime, sizes).values():
         assert rates.ols_slope(sizes, values[:, None])[0] == pytest.approx(-0.5, abs=0.01)
+
+
+def rows_of(regime, sizes, factor, count=20):
+    """Rows whose every error is the bound's root mean square times a factor."""
+    limits = rates.bound(regime, sizes, "rmse")
+    return [
+        {"regime": regime.name, "estimator": "mle", "n": n, "replicate": i, "status": "ok"}
+        | {f"error_{name}": factor * values[k] for name, values in limits.items()}
+        for k, n in enumerate(sizes)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_error_over_bound_is_read_off_size_by_size(factor):
+    regime, sizes = catalogue.figure("fig3").regimes[0], (1000, 10**6)
+    study = Study("one", "one", (regime,), {"mle": sizes}, {"mle": 20}, {"mle": {}})
+    records = summary.efficiency(rows_of(regime, sizes, factor), study, ["rmse"])
+    assert len(records) == len(sizes) * len(regime.moe.fields)
+    for record in records:
+        assert record["over_bound"] == pytest.approx(factor)
+        assert record["low"] == pytest.approx(factor)
+        assert record["window"] == (record["n"] in rates.window(regime, sizes))
+    assert {r["window"] for r in records if r["n"] == 10**6} == {True}
+
+
+def test_interval_of_a_root_mean_square_covers_it():
+    tables = np.abs(np.random.default_rng(3).normal(size=(300, 200)))
+    found = np.array([rates.level(errors, "rmse", seed) for seed, errors in enumerate(tables)])
+    covered = np.mean((found[:, 1] <= 1) & (found[:, 2] >= 1))
+    assert 0.91 < covered < 0.98
+    assert np.mean((found[:, 1] <= 1.2) & (found[:, 2] >= 1.2)) < 0.1  # planted: a fifth off is found
 
 
 # Other summaries, tests and paired differences ---------------------------------------------------------------------
