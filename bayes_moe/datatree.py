@@ -156,9 +156,9 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     return tree
 
 
-def flat_draws(posterior: xr.DataTree | xr.Dataset, moe: MoE) -> dict[str, np.ndarray]:
+def flat_draws(posterior: xr.DataTree, moe: MoE) -> dict[str, np.ndarray]:
     """Return the parameters of all chains in a row: arrays with one leading axis."""
-    stacked = xr.Dataset(posterior.data_vars).stack(sample=("chain", "draw")).transpose("sample", ...)
+    stacked = posterior.dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
     return {name: stacked[name].values for name in moe.fields}
 
 

@@ -65,7 +65,7 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
     posterior = idata["posterior"].dataset
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
     rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
-    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(posterior, moe))
+    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
     tables = []
     for first in range(0, covariates.n, rows):
         part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -138,24 +138,28 @@ def coverage_figure(rows: summary.Rows, study: Study) -> Figure | None:
             axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
             for kind, (dodge, style) in INTERVALS.items():
                 mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
-                _coverage(axis, mine, kind, dodge, style)
+                points = [(c.n, c.value, c.low, c.high) for c in mine]
+                _bars(axis, points, f"{kind} intervals", dodge, style)
             axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
     return _finish(figure, axes, regimes, "coverage")
 
 
-def _coverage(axis: Axes, parts: Sequence[coverage.Coverage], kind: str, dodge: float, style: dict) -> None:
-    if parts:
-        n, value, low, high = np.array([(c.n, c.value, c.low, c.high) for c in parts]).T
+def _bars(
+    axis: Axes, points: Sequence[tuple[float, float, float, float]], label: str, dodge: float, style: dict
+) -> None:
+    """Draw values with their intervals, from points (n, value, low, high)."""
+    if points:
+        n, value, low, high = np.array(points).T
         bars = [value - low, high - value]
-        axis.errorbar(dodge * n, value, yerr=bars, label=f"{kind} intervals", lw=1.2, ms=4, capsize=2, **style)
+        axis.errorbar(dodge * n, value, yerr=bars, label=label, lw=1.2, ms=4, capsize=2, **style)
 
 
 @mpl.rc_context(STYLE)
-def efficiency_figure(rows: summary.Rows, study: Study) -> Figure | None:
-    """Root mean square error over the Cramér–Rao bound, against n; None for regimes without a bound."""
-    records = summary.efficiency(rows, study, ["rmse"])
-    regimes = [regime for regime in _ran(rows, study) if regime.scales]
-    if not records:
+def efficiency_figure(records: Sequence[dict[str, object]], study: Study) -> Figure | None:
+    """Root mean square error over the Cramér–Rao bound, against n, from :func:`summary.efficiency`; None without."""
+    records = [r for r in records if r["statistic"] == "rmse"]
+    regimes = [regime for regime in study.regimes if any(r["regime"] == regime.name for r in records)]
+    if not regimes:
         return None
     names = list(regimes[0].moe.fields)
     note = "root mean square error over the Cramér–Rao bound (bars: 95%, bootstrap); 1: efficient; shaded: the window"
@@ -166,19 +170,14 @@ def efficiency_figure(rows: summary.Rows, study: Study) -> Figure | None:
             parameter = summary.SYMBOLS.get(name, name)
             mine = [r for r in records if (r["regime"], r["parameter"]) == (regime.name, parameter)]
             for k, label in enumerate(dict.fromkeys(r["estimate"] for r in mine)):
-                _efficiency(axis, [r for r in mine if r["estimate"] == label], label, 1.05 ** (k - 1))
+                points = [(r["n"], r["over_bound"], r["low"], r["high"]) for r in mine if r["estimate"] == label]
+                _bars(axis, points, label, 1.05 ** (k - 1), STYLES.get(label, OTHER))
             axis.set(xscale="log", yscale="log", title=SYMBOLS.get(name, name))
             ratios = np.array([r["over_bound"] for r in mine] + [0.8, 1.25])
             _tidy(axis, ratios)
             axis.set_ylim(0.8 * ratios.min(), 1.25 * ratios.max())
             _window(axis, regime, sorted({r["n"] for r in mine}))
     return _finish(figure, axes, regimes, "error over bound")
-
-
-def _efficiency(axis: Axes, records: Sequence[dict], label: str, dodge: float) -> None:
-    n, value, low, high = np.array([[r[k] for k in ("n", "over_bound", "low", "high")] for r in records]).T
-    bars = [value - low, high - value]
-    axis.errorbar(dodge * n, value, yerr=bars, label=label, lw=1.2, ms=4, capsize=2, **STYLES.get(label, OTHER))
 
 
 def _posteriors(rows: summary.Rows, regime: Regime) -> list[dict[str, object]]:
@@ -195,7 +194,7 @@ def _panel(
     notes, values = [], []
     for c in (c for c in curves if c.sizes):
         style = styles.get(c.label, OTHER)
-        low, high = _band(c, rates.STATISTICS[statistic])
+        low, high = _band(c, statistic)
         axis.fill_between(c.sizes, low, high, color=style["color"], alpha=0.15, lw=0)
         axis.plot(c.sizes, c.values(statistic), label=c.label, lw=1.3, ms=4, **style)
         values.append(c.values(statistic))
@@ -241,8 +240,6 @@ def _tidy(axis: Axes, values: np.ndarray) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _band(c: summary.Curve, statistic: Callable[..., np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    resampled = [statistic(rng.choice(e, (rates.RESAMPLES, len(e))), axis=1) for e in c.errors]
-    low, high = np.quantile(np.array(resampled), [0.025, 0.975], axis=1)
+def _band(c: summary.Curve, statistic: str) -> tuple[np.ndarray, np.ndarray]:
+    _, low, high = np.array([rates.level(errors, statistic) for errors in c.errors]).T
     return low, high

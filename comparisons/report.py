@@ -58,30 +58,38 @@ def write(study: Study, store: Store) -> list[Path]:
         raise ValueError(f"{store.path} holds no fit with a result yet.")
     folder = store.path.parent
     slopes = summary.slopes(records, study)
-    drawn = {name: figure for name, figure in draw(records, study).items() if figure is not None}
+    efficiency = summary.efficiency(records, study)
+    drawn = {name: figure for name, figure in draw(records, study, efficiency).items() if figure is not None}
     paths = []
     for name, figure in drawn.items():
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
         figures.save(figure, *paths[-2:])
-    found = {"slopes.csv": slopes, "efficiency.csv": summary.efficiency(records, study)}
+    found = {"slopes.csv": slopes, "efficiency.csv": efficiency}
     made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
-    page.write_text(render(study, records, slopes, drawn, folder))
+    page.write_text(render(study, records, slopes, efficiency, drawn, folder))
     return [page, *tables, *paths]
 
 
-def draw(rows: summary.Rows, study: Study) -> dict[str, Figure | None]:
+def draw(rows: summary.Rows, study: Study, efficiency: Sequence[dict]) -> dict[str, Figure | None]:
     """Return the figures by name."""
     return {
         "rates": figures.rates_figure(rows, study),
         "contraction": figures.contraction_figure(rows, study),
-        "efficiency": figures.efficiency_figure(rows, study),
+        "efficiency": figures.efficiency_figure(efficiency, study),
         "coverage": figures.coverage_figure(rows, study),
     }
 
 
-def render(study: Study, records: summary.Rows, slopes: Sequence[dict], drawn: dict[str, Figure], folder: Path) -> str:
+def render(  # noqa: PLR0913 - one for each section
+    study: Study,
+    records: summary.Rows,
+    slopes: Sequence[dict],
+    efficiency: Sequence[dict],
+    drawn: dict[str, Figure],
+    folder: Path,
+) -> str:
     """Return the report as HTML, everything in it."""
     loader = jinja2.PackageLoader("comparisons", ".")
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True}
@@ -92,6 +100,8 @@ def render(study: Study, records: summary.Rows, slopes: Sequence[dict], drawn: d
         count=len(records),
         finished=max(str(r.get("finished", "")) for r in records) or "unknown",
         slope_tables=_slope_tables(slopes),
+        efficiency_heads=EFFICIENCY_HEADS,
+        efficiency=_efficiency([r for r in efficiency if r["statistic"] == "rmse"]),
         figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
         folder=folder,
         **sections,
@@ -107,8 +117,6 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
         "window_rule": "a third",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
         "windows": [_window(regime, sizes) for regime in ran if regime.scales],
-        "efficiency_heads": EFFICIENCY_HEADS,
-        "efficiency": _efficiency(summary.efficiency(records, study, ["rmse"])),
         "cell_heads": CELL_HEADS,
         "cells": [line for regime in ran for line in _cells(records, study, regime)],
         "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,33 +190,35 @@ def efficiency(
     out = []
     for regime in (r for r in study.regimes if r.scales and sizes_of(rows, r)):
         sizes = sizes_of(rows, regime)
-        inside = rates.window(regime, sizes)
-        for statistic in statistics:
-            limits = rates.bound(regime, sizes, statistic)
-            for parameter, limit in limits.items():
+        for statistic, name in itertools.product(statistics, study.settings):
+            for parameter, limit in rates.bound(regime, sizes, statistic).items():
                 bounds = dict(zip(sizes, limit, strict=True))
-                for name in study.settings:
-                    c = curve(rows, regime, name, f"error_{parameter}", POINT.get(name, name))
-                    for n, errors in zip(c.sizes, c.errors, strict=True):
-                        found = rates.level(errors, statistic)
-                        value, low, high = (float(v / bounds[n]) for v in found)
-                        out.append(
-                            {
-                                "regime": regime.name,
-                                "parameter": SYMBOLS.get(parameter, parameter),
-                                "estimate": c.label,
-                                "statistic": statistic,
-                                "n": n,
-                                "window": n in inside,
-                                "replicates": len(errors),
-                                "error": found[0],
-                                "bound": float(bounds[n]),
-                                "over_bound": value,
-                                "low": low,
-                                "high": high,
-                            }
-                        )
+                c = curve(rows, regime, name, f"error_{parameter}", POINT.get(name, name))
+                out += _over_bound(regime, parameter, c, statistic, bounds)
     return out
+
+
+def _over_bound(
+    regime: Regime, parameter: str, c: Curve, statistic: str, bounds: Mapping[int, float]
+) -> Iterator[dict[str, object]]:
+    inside = rates.window(regime, list(bounds))
+    for n, errors in zip(c.sizes, c.errors, strict=True):
+        error, low, high = rates.level(errors, statistic)
+        limit = float(bounds[n])
+        yield {
+            "regime": regime.name,
+            "parameter": SYMBOLS.get(parameter, parameter),
+            "estimate": c.label,
+            "statistic": statistic,
+            "n": n,
+            "window": n in inside,
+            "replicates": len(errors),
+            "error": error,
+            "bound": limit,
+            "over_bound": error / limit,
+            "low": low / limit,
+            "high": high / limit,
+        }
 
 
 def _record(regime: Regime, parameter: str, c: Curve, statistic: str) -> dict[str, object]:
