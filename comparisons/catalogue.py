@@ -77,7 +77,7 @@ GATES = {"flat": ("beta* = 0", (0.0, 0.0)), "sloped": ("beta* = (0.7, -0.7)", (0
 OURS = (
     "The paper's K, d, beta*, tau*, eta0 and sizes are not known to us. Ours: K = 3, d = 2, tau* = 0, x standard "
     "normal, eta0 three unit vectors at 0, 120 and 240 degrees, eta* = eta0 + n^-power x 2 x (eta0 turned by 1.2 rad), "
-    "so that the Cramér–Rao bound of e^tau falls below a third of e^tau within reach of a computer.",
+    "so that the Cramér–Rao bound of e^tau falls below a fifth of e^tau within reach of a computer.",
     "The paper's homogeneous pairs are not known to us; tanh and GELU both satisfy its identifiability condition.",
     "At beta* = 0 the paper's uniform rates are attained; at a fixed beta* != 0 the homogeneous rates are faster.",
     "MLE over the box |parameter| <= 10, by L-BFGS-B, where the paper used EM with BFGS: the same maximum, once found.",

@@ -92,7 +92,7 @@ def rates_figure(
     names = list(regimes[0].exponents) if parameters is None else list(parameters)
     note = (
         f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes; "
-        "shaded: the asymptotic window (bound below a third of the parameter)"
+        f"shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
     )
     figure, axes = _grid(study, regimes, names, note)
     for regime, line in zip(regimes, axes, strict=True):

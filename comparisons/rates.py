@@ -20,9 +20,10 @@ LEVEL = 0.95
 FISHER_ROWS = 20_000  # covariates over which the information is averaged
 LIMIT_DRAWS = 4000  # draws from the efficient limit; its median carries a Monte Carlo error of about 2%
 
-# The asymptotic window: sizes at which the efficient limit is this narrow beside what it estimates. At one third, the
-# curvature of exp alone still adds 10% to the root mean square error of e^tau.
-WINDOW = 1 / 3
+# The asymptotic window: sizes at which the efficient limit is this narrow beside what it estimates. At a fifth, the
+# curvature of exp adds 3.5% to the root mean square error of e^tau, and one estimate in 1.7 million is off by the
+# parameter's own size; at a third it is 10% and one in 370, and a single one may decide the error of 200 runs.
+WINDOW = 1 / 5
 
 STATISTICS: dict[str, Callable[..., np.ndarray]] = {
     "median": np.median,
@@ -221,7 +222,7 @@ def relative_bound(regime: Regime, n: int) -> dict[str, float]:
 
 
 def window(regime: Regime, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Sizes in the asymptotic window: every parameter's relative bound is at most a third, there and above."""
+    """Sizes in the asymptotic window: every parameter's relative bound is at most ``WINDOW``, there and above."""
     if regime.scales is None:
         return ()
     inside = []

@@ -114,7 +114,7 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
     sizes = summary.sizes_of(records)
     return {
         "pairs": _pairs(records, study, ran),
-        "window_rule": "a third",
+        "window_rule": f"{rates.WINDOW:.0%}",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
         "windows": [_window(regime, sizes) for regime in ran if regime.scales],
         "cell_heads": CELL_HEADS,

@@ -215,7 +215,7 @@ def test_root_mean_square_bound_is_the_cramer_rao_bound():
     assert mean["beta"][0] == pytest.approx(np.sqrt(2 / np.pi) * sd["beta"].item(), rel=MONTE_CARLO)
 
 
-def test_window_begins_where_the_bound_is_a_third_of_the_parameter():
+def test_window_begins_where_the_bound_is_a_fifth_of_the_parameter():
     regime, sizes = one_dimensional(), [100, 1000, 10_000, 100_000, 10**6]
     inside = rates.window(regime, sizes)
     assert inside == tuple(n for n in sizes if max(rates.relative_bound(regime, n).values()) <= rates.WINDOW)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, summary
 from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
+from mle import newton
 
 SMALL = Study(
     name="small",
@@ -105,6 +106,21 @@ def test_a_fault_in_a_cell_is_a_row(monkeypatch):
     row = cell.run(SMALL, next(iter(SMALL.cells()))).payload
     assert row["status"] == "error"
     assert row["error"] == "RuntimeError: planted"
+
+
+@pytest.mark.parametrize(("seed", "strays"), [(0, False), (5, True)])
+def test_a_climb_from_near_the_truth_that_strays_is_not_taken_for_the_mle(seed, strays):
+    regime, settings = catalogue.figure("fig1b").regimes[0], {"n_init": 1, "bound": 10.0, "spread": 1.5}
+    truth = regime.truth(3000)
+    x = np.random.default_rng(seed).normal(size=(3000, 2))
+    problem = estimators.Problem(regime.moe, x, regime.moe.simulate(seed, truth, x), truth)
+    found = estimators.mle(problem, jax.random.key(seed), settings, near=True)
+    start = estimators._moved(truth, 1.5, estimators.generator(jax.random.key(seed)))
+    alone = newton.fit(*problem[:3], init=[start], bounds=dict.fromkeys(regime.moe.fields, (-10.0, 10.0)), tol=1e-7)
+    at_the_truth = regime.moe.log_density(truth, problem.x, problem.y).sum()
+    assert found.info["likelihood_ratio"] > 0
+    assert (alone.log_likelihood < at_the_truth) == strays
+    assert (alone.log_likelihood < found.info["log_likelihood"]) == strays
 
 
 def test_one_draw_has_equal_error_and_loss(rows):

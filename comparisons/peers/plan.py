@@ -33,7 +33,7 @@ class Sizes:
     cases: tuple[tuple[str, int, int], ...] = (
         ("heterogeneous", 2000, 1000),
         ("heterogeneous", 20_000, 1000),
-        ("homogeneous", 2000, 4000),
+        ("homogeneous", 2000, 8000),  # R-hat of fewer is too noisy for the sampling gate
     )
     likelihood: tuple[int, ...] = (1000, 3000, 10_000, 20_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
     seconds: float = 5.0
