@@ -219,8 +219,8 @@ def _mle(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]
     gap = (a["ours_value"] - a["em_value"]) / np.abs(a["em_value"])
     worse, ahead = np.sum(gap < -SAME), np.sum(gap > SAME)
     note = (
-        f"{len(gap)} data sets: same optimum {len(gap) - worse - ahead}, ours worse {worse}, ours better {ahead} "
-        f"(there EM stopped short); EM converged from every start in {a['em_converged'].sum()}; "
+        f"{len(gap)} data sets: same optimum {len(gap) - worse - ahead}, ours worse {worse}, ours better {ahead}; "
+        f"EM converged from every start in {a['em_converged'].sum()}; "
         f"ours certifies a maximum in {a['ours_maximum'].sum()}"
     )
     same = np.abs(gap) <= SAME
