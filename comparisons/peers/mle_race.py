@@ -1,6 +1,7 @@
-"""Maximum likelihood: ``newton.fit`` against EM with BFGS in each M-step, from some of the same starts.
+"""Maximum likelihood: ``newton.fit`` against EM with BFGS in each M-step.
 
-A start costs ours so much less that it takes eight times as many: it still ends first, and seldom at a worse optimum.
+Both climb from the same starts. BFGS leaps now and then to where tanh is a step, eta in the thousands, and the
+likelihood may be highest there, at infinity; steps of a trust region don't leap. So ours climbs from wider starts too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mle import newton
 from mle.fit import Fit
 
 SAME = 1e-8  # share of the log likelihood within which two optima are the same
-MORE = 8  # of our starts for each of EM's, which are the first
+WIDER = 3  # how much wider our own starts are, and how many there are for each of EM's
 STEPS = 2000  # EM steps for each start, as in em.fit
 
 
@@ -31,14 +32,17 @@ def race(*problems: Problem, starts: int, seed: int) -> dict[str, np.ndarray]:
         ours says that its maximum is one. ``compile``: seconds of ours before the first.
     """
     with CompileClock() as clock:
-        _ours(problems[0], _starts(problems[0], MORE * starts, seed))
-    rows = [_both(problem, _starts(problem, MORE * starts, seed + i)) for i, problem in enumerate(problems)]
+        _ours(problems[0], _starts(problems[0], starts, seed))
+    rows = [_both(problem, _starts(problem, starts, seed + i)) for i, problem in enumerate(problems)]
     return {**{name: np.array([row[name] for row in rows]) for name in rows[0]}, "compile": np.array(clock.compile)}
 
 
 def _starts(problem: Problem, count: int, seed: int) -> np.ndarray:
+    """Return starts of both, then our own, wider in eta."""
     classes, d = problem.eta0.shape
-    return np.random.default_rng(seed).normal(size=(count, 1 + d + (classes - 1) * d))
+    starts = np.random.default_rng(seed).normal(size=((1 + WIDER) * count, 1 + d + (classes - 1) * d))
+    starts[count:, 1 + d :] *= WIDER
+    return starts
 
 
 def _ours(problem: Problem, starts: np.ndarray) -> Fit:
@@ -51,8 +55,9 @@ def _both(problem: Problem, starts: np.ndarray) -> dict[str, object]:
     began = perf_counter()
     fit = _ours(problem, starts)
     middle = perf_counter()
+    shared = starts[: len(starts) // (1 + WIDER)]
     with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
-        climbs = [scipy_em.fit(problem, start, max_iter=STEPS, tol=SAME) for start in starts[: len(starts) // MORE]]
+        climbs = [scipy_em.fit(problem, start, max_iter=STEPS, tol=SAME) for start in shared]
     return {
         "ours_seconds": middle - began,
         "em_seconds": perf_counter() - middle,
