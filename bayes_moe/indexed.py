@@ -92,3 +92,26 @@ def check_size(size: object, n: int) -> np.ndarray:
     if not np.isfinite(array).all() or (array <= 0).any():
         raise ValueError(f"size must be positive and finite, got a minimum of {np.min(array)}.")
     return np.array(np.broadcast_to(array, (n,)))
+
+
+def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:
+    """Grid on [0, 1], from a number of points, "own" (every observed u), or points in the user's units.
+
+    Raises
+    ------
+    ValueError
+        For a grid that is not ascending or leaves the range of u.
+    """
+    if isinstance(grid, str) and grid == "own":
+        return np.unique(np.asarray(data.u))
+    if isinstance(grid, int | np.integer) and not isinstance(grid, bool) and grid >= 2:
+        return np.linspace(0.0, 1.0, int(grid))
+    points = np.zeros(0) if isinstance(grid, str | int | None) else check_real("grid", grid)
+    if points.ndim != 1 or len(points) < 1 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
+        raise ValueError(f"grid must be 2 points or more, 'own', or ascending values of u, got {grid!r}.")
+    low, high = np.asarray(data.range)
+    if points[0] < low or points[-1] > high:
+        raise ValueError(
+            f"grid must lie within the range of u, {low:g} to {high:g}, got {points[0]:g} to {points[-1]:g}."
+        )
+    return (points - low) / (high - low)

@@ -20,11 +20,12 @@ from bayes_moe.parameters import Field
 from bayes_moe.repulsion import Repulsive
 
 Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
+Defaults = Mapping[str, tuple[type[Distribution], tuple[float, ...]] | Callable[[MoE], Distribution]]
 
 SCALE = 0.1  # of prior variances, for x and y of unit scale
 SPARSE = 0.5  # below half the number of an expert's parameters, so that spare experts empty
 
-DEFAULTS: dict[str, tuple[type[Distribution], tuple[float, ...]] | Callable[[MoE], Distribution]] = {
+DEFAULTS: Defaults = {
     "tau": (dist.Normal, (0.0, 2.0)),
     "beta": (dist.Normal, (0.0, 2.0)),
     "eta": (dist.Normal, (0.0, 2.0)),
@@ -74,14 +75,16 @@ def repulsive(name: str, *, scale: float = 2.0, distance: float = 0.5) -> dict[s
 
 
 @float64
-def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
+def resolve(moe: MoE, prior: Prior | None = None, defaults: Defaults = DEFAULTS) -> dict[str, Distribution]:
     """Merge a user's priors over the defaults and shape each like its parameter.
 
     Parameters
     ----------
-    moe : MoE
+    moe : MoE, or anything with ``fields``
     prior : mapping of str to Distribution or callable, optional
         For example ``{"beta": dist.Normal(0, 1)}``.
+    defaults : mapping, optional
+        In place of :data:`DEFAULTS`, for a model with parameters of other names.
 
     Returns
     -------
@@ -102,15 +105,15 @@ def resolve(moe: MoE, prior: Prior | None = None) -> dict[str, Distribution]:
     return {
         name: _check_draws(name, field, _shaped(name, field, given[name], moe))  # a second, for JAX compiles a sampler
         if name in given
-        else _shaped(name, field, _default(name), moe)
+        else _shaped(name, field, _default(name, defaults), moe)
         for name, field in moe.fields.items()
     }
 
 
-def _default(name: str) -> Distribution | Callable[[MoE], Distribution]:
-    if name not in DEFAULTS:
+def _default(name: str, defaults: Defaults) -> Distribution | Callable[[MoE], Distribution]:
+    if name not in defaults:
         raise ValueError(f"prior: {name} has no default; give one.")
-    default = DEFAULTS[name]
+    default = defaults[name]
     return default if callable(default) else default[0](*default[1])
 
 

@@ -240,5 +240,37 @@ class VaryingCoefficient:
         fields = {name: Field((n, *field.shape), ("u", *field.dims)) for name, field in self.fields.items()}
         return {name: np.moveaxis(value, 0, -1) for name, value in parameters.check(fields, params).items()}
 
+    def rows(self, params: Params, n: int) -> np.ndarray:
+        """Check coefficients as :meth:`last` does, and flatten them to rows (n, P)."""
+        values = self.last(params, n)
+        return np.concatenate([values[name].reshape(-1, n) for name in self.fields]).T
+
+
+def as_params(model: VaryingCoefficient, flat: Array) -> Params:
+    """Coefficients by name, with a last axis, from (P, n)."""
+    where = parameters.blocks(model.fields)
+    return {name: flat[where[name]].reshape(*f.shape, flat.shape[-1]) for name, f in model.fields.items()}
+
+
+def by_name(model: VaryingCoefficient, flat: np.ndarray) -> dict[str, np.ndarray]:
+    """Coefficients by name from their labels' order on the last axis, (..., P)."""
+    where = parameters.blocks(model.fields)
+    return {name: flat[..., where[name]].reshape(*flat.shape[:-1], *f.shape) for name, f in model.fields.items()}
+
+
+def permute(model: VaryingCoefficient, flat: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Renumber the components of coefficients (..., P): the new component c is the old ``order[..., c]``.
+
+    The gate's scores are taken against the new component 0.
+    """
+    parts = by_name(model, flat)
+    reference = np.zeros((*flat.shape[:-1], 1, 1 + model.gate_features))
+    parts["beta"] = np.concatenate([reference, parts["beta"]], axis=-2)
+    index = np.broadcast_to(order, (*flat.shape[:-1], model.components))
+    for name, values in parts.items():
+        parts[name] = np.take_along_axis(values, index[..., None] if name != "delta" else index, axis=index.ndim - 1)
+    parts["beta"] = parts["beta"][..., 1:, :] - parts["beta"][..., :1, :]
+    return np.concatenate([values.reshape(*flat.shape[:-1], -1) for values in parts.values()], axis=-1)
+
 
 _draw = jax.jit(VaryingCoefficient.draw)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from comparisons import gaussian_regimes, gaussian_studies
+from comparisons import curve_studies, gaussian_regimes, gaussian_studies
 from comparisons.regimes import drifting
 from comparisons.study import Regime, Study
 
@@ -55,7 +55,7 @@ def quickstart(quick: bool = False) -> Study:
     )
 
 
-def fine_tuning(folder: Path, count: int | None = None) -> tuple[str, Path]:
+def fine_tuning(folder: Path, rows: object, count: int | None = None) -> tuple[str, Path]:
     """Run the digits, which only the quickstart needs, and which take a second to import."""
     from comparisons import digits  # noqa: PLC0415
 
@@ -223,4 +223,6 @@ STUDIES: dict[str, Callable[[bool], Study]] = {
     "contaminated-exponents": exponents,
     "contaminated-beyond": beyond,
     **{f"gaussian-gated-{model}": partial(gaussian_studies.study, model) for model in gaussian_regimes.MODELS},
+    "vc-sim1": partial(curve_studies.study, "normal"),
+    "vc-sim2": partial(curve_studies.study, "binomial"),
 }

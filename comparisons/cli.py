@@ -95,7 +95,7 @@ def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
     typer.echo("\n" + summary.table(rows, study))
     made = [figures.rate_plot(rows, study, folder / "rates.png")] if summary.sizes_of(rows) else []
     if study.epilogue is not None:
-        text, figure = study.epilogue(folder)
+        text, figure = study.epilogue(folder, rows)
         typer.echo("\n" + text)
         made.append(figure)
     typer.echo("\nFigures: " + ", ".join(map(str, made)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mle.bands import Bands
+from bayes_moe.bands import Bands, Curves
 from mle.bandwidth import Selection
 from mle.curves import CurveFit
 from mle.glrt import Result
@@ -18,32 +19,44 @@ WIDTH, HEIGHT = 2.8, 2.3  # of a panel, inches
 ACROSS = 4  # panels in a row
 
 
-def curves(found: CurveFit | Bands, truth: Mapping[str, object] | None = None) -> Figure:
+def curves(found: Curves | Bands | Mapping[str, Curves | Bands], truth: Mapping[str, object] | None = None) -> Figure:
     """Every coefficient against u, with its band and the truth where they are known.
 
     Parameters
     ----------
-    found : CurveFit or Bands
+    found : CurveFit, Centre or Bands; or a mapping of them
+        Several of one model, by name, are laid over each other.
     truth : dict of str to array-like, optional
-        True coefficients at the grid points, a row for each.
+        True coefficients at the (first) grid's points, a row for each.
     """
-    fit = found.fit if isinstance(found, Bands) else found
-    rows = -(-fit.model.size // ACROSS)
-    figure = Figure(figsize=(WIDTH * ACROSS, HEIGHT * rows + 0.4), layout="constrained")
+    several = dict(found) if isinstance(found, Mapping) else {"estimate": found}
+    fits = {name: one.fit if isinstance(one, Bands) else one for name, one in several.items()}
+    first = next(iter(fits.values()))
+    rows = -(-first.model.size // ACROSS)
+    figure = Figure(figsize=(WIDTH * ACROSS, HEIGHT * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, ACROSS, squeeze=False, sharex=True).ravel()
-    true = None if truth is None else _flat(fit, truth)
-    for j, (axis, label) in enumerate(zip(panels, fit.model.labels, strict=False)):
-        if isinstance(found, Bands):
-            half = found.critical[j] * found.se[:, j]
-            axis.fill_between(fit.grid, fit.level[:, j] - half, fit.level[:, j] + half, color=COLOURS[0], alpha=0.2)
-        axis.plot(fit.grid, fit.level[:, j], color=COLOURS[0], label="estimate")
+    true = None if truth is None else first.model.rows(truth, len(first.grid))
+    for j, (axis, label) in enumerate(zip(panels, first.model.labels, strict=False)):
+        for (name, one), colour in zip(several.items(), cycle(COLOURS), strict=False):
+            _curve(axis, one, fits[name], j, {"color": colour, "label": name})
         if true is not None:
-            axis.plot(fit.grid, true[:, j], color="black", linestyle="--", label="truth")
+            axis.plot(first.grid, true[:, j], color="black", linestyle="--", label="truth")
         _title(axis, label)
-    for axis in panels[fit.model.size :]:
+    for axis in panels[first.model.size :]:
         axis.set_visible(False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     figure.supxlabel("u", fontsize=9)
     return figure
+
+
+def _curve(axis: Axes, found: Curves | Bands, fit: Curves, j: int, style: dict[str, str]) -> None:
+    """One coefficient of one estimate, and its band where there is one."""
+    if isinstance(found, Bands):
+        low, high = fit.level[:, j] - found.half[:, j], fit.level[:, j] + found.half[:, j]
+        axis.fill_between(fit.grid, low, high, color=style["color"], alpha=0.2)
+    axis.plot(fit.grid, fit.level[:, j], **style)
 
 
 def memberships(fit: CurveFit) -> Figure:
@@ -82,12 +95,6 @@ def null_distribution(result: Result) -> Figure:
     axis.set_xlabel("difference of log likelihoods")
     _title(axis, str(result))
     return figure
-
-
-def _flat(fit: CurveFit, truth: Mapping[str, object]) -> np.ndarray:
-    count = len(fit.grid)
-    values = fit.model.last(truth, count)
-    return np.concatenate([values[name].reshape(-1, count) for name in fit.model.fields]).T
 
 
 def _title(axis: Axes, text: str) -> None:

@@ -180,7 +180,11 @@ class _Runner:
         path = draws_path(self.store, cell)
         path.parent.mkdir(exist_ok=True)
         fields = self.study.regime(cell.regime).moe.fields
-        arrays = {name: (("draw", *fields[name].dims), outcome.draws[name]) for name in fields}
+        arrays = {}
+        for name in fields:
+            values, dims = outcome.draws[name], fields[name].dims
+            along = ("grid",) * (values.ndim - 1 - len(dims))  # of coefficients that are curves
+            arrays[name] = (("draw", *along, *dims), values)
         data = xr.Dataset(arrays, attrs=vars(cell))
         data.to_netcdf(path.with_suffix(".part"), engine="h5netcdf")
         path.with_suffix(".part").replace(path)

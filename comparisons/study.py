@@ -15,11 +15,13 @@ from jax import Array
 
 from bayes_moe import MoE
 from bayes_moe.parameters import Params
+from bayes_moe.varying import VaryingCoefficient
 from comparisons.estimators import ESTIMATORS, Estimator
 
 NUMERICS = 3  # raise it when the same cell gives another answer
 DTYPE = "float64"
 DIGITS = 9  # of the numbers in a cell's identity: libraries differ in the last bits
+FEW = 3  # points at which regimes are told apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Regime:
     ----------
     name, title : str
         For the command line, and for people.
-    moe : MoE
+    moe : MoE or VaryingCoefficient
         What is fitted.
     truth : callable
         From n to parameters.
@@ -42,18 +44,21 @@ class Regime:
         From the truth to the size of each parameter, beside which its Cramér–Rao bound is set; without, there is none.
     generator : MoE, optional
         What data are drawn from, where it is not what is fitted.
+    draw : callable, optional
+        From a key and n to covariates and responses, for models whose covariates are more than one array.
     assumptions : tuple of str
         What the settings take for granted, for the report.
     """
 
     name: str
     title: str
-    moe: MoE
+    moe: MoE | VaryingCoefficient
     truth: Callable[[int], Params]
     losses: Callable[[Params, Params], dict[str, Array]]
     exponents: Mapping[str, float]
     scales: Callable[[Params], dict[str, float]] | None = None
     generator: MoE | None = None
+    draw: Callable[[Array, int], tuple[object, np.ndarray]] | None = None
     assumptions: tuple[str, ...] = ()
 
     @property
@@ -70,13 +75,17 @@ class Regime:
     def fingerprint(self, n: int) -> dict[str, object]:
         """Truth at n, and what the model says there of a few points: a regime with another model is another regime."""
         truth = self.truth(n)
-        points = np.cos(np.arange(3 * self.moe.gate.features)).reshape(3, -1)
+        values = {name: _digits(value) for name, value in truth.items()}
+        if self.draw is not None:
+            x, y = self.draw(jax.random.key(0), FEW)
+            return {"truth": values, "draws": [_digits(part) for part in (*x, y)]}
+        points = np.cos(np.arange(FEW * self.moe.gate.features)).reshape(FEW, -1)
         if not self.moe.real:
             said = {"says": _digits(self.moe.class_probabilities(truth, points))}
         else:
             density = self.source.log_density(truth, points, points[:, 0])
             said = {"says": _digits(density), "fitted": {name: f.shape for name, f in self.moe.fields.items()}}
-        return {"truth": {name: _digits(value) for name, value in truth.items()}, **said}
+        return {"truth": values, **said}
 
 
 def _digits(values: np.ndarray) -> list[str]:
@@ -111,7 +120,7 @@ class Study:
     estimators : mapping of str to callable
         The estimators by name; a study of your own may bring others.
     epilogue : callable, optional
-        What to do after the cells: from the results folder to a text and the path of a figure.
+        What to do after the cells: from the results folder and the rows to a text and the path of a figure.
     recipe : Recipe, optional
         How another process makes the same study; set by what loads it.
     """
@@ -124,7 +133,7 @@ class Study:
     settings: Mapping[str, Mapping[str, object]]
     seed: int = 0
     estimators: Mapping[str, Estimator] = field(default_factory=lambda: ESTIMATORS)
-    epilogue: Callable[[Path], tuple[str, Path]] | None = None
+    epilogue: Callable[[Path, list[dict[str, object]]], tuple[str, Path]] | None = None
     recipe: object = None
 
     def regime(self, name: str) -> Regime:
@@ -176,9 +185,11 @@ class Study:
         """Key of what is random in a cell's fit."""
         return key_of([self.seed, "fit", self.identity(cell)])
 
-    def data(self, cell: Cell) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Covariates (the gate's own, or standard normal), responses and truth of a cell."""
+    def data(self, cell: Cell) -> tuple[object, np.ndarray, dict[str, np.ndarray]]:
+        """Covariates (the regime's, the gate's own, or standard normal), responses and truth of a cell."""
         regime, key = self.regime(cell.regime), self.data_key(cell)
+        if regime.draw is not None:
+            return *regime.draw(key, cell.n), regime.truth(cell.n)
         if regime.source.gate.generative:
             truth = regime.truth(cell.n)
             return *regime.source.simulate_joint(key, truth, cell.n), truth

@@ -7,84 +7,21 @@ The bootstrap's own estimate of that bias is in ``Bands.bias``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy import optimize, stats
 
+from bayes_moe.bands import Bands, check_level
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 from mle import curve_bootstrap, curve_plan, kernel_em, labels, local
-from mle.curves import CurveFit, by_name
+from mle.curves import CurveFit
 from mle.kernels import KERNELS, Kernel
 from mle.windows import Windows
-
-SLACK = 1e-12  # by which a curve may touch the band that covers it
-
-
-@dataclass(frozen=True)
-class Bands:
-    """Bands around the coefficient curves of a fit.
-
-    Parameters
-    ----------
-    fit : CurveFit
-    level : float
-        Nominal coverage, of each curve by itself.
-    simultaneous : bool
-        Whether a whole curve is covered with that probability, or each of its points.
-    method : str
-    se : ndarray, shape (G, P)
-        Standard errors; infinite where the local information is singular.
-    critical : ndarray, shape (P,)
-        The c of each curve.
-    bias : ndarray, shape (G, P), or None
-        The bootstrap's mean minus the estimate.
-    draws : ndarray, shape (replicates, G, P), or None
-        Bootstrap curves, labels aligned; failed replicates left out.
-    problems : tuple of str
-        What to distrust.
-    """
-
-    fit: CurveFit
-    level: float
-    simultaneous: bool
-    method: str
-    se: np.ndarray
-    critical: np.ndarray
-    bias: np.ndarray | None = None
-    draws: np.ndarray | None = None
-    problems: tuple[str, ...] = ()
-
-    @property
-    def lower(self) -> dict[str, np.ndarray]:
-        """Lower ends by name, a row for each grid point."""
-        return by_name(self.fit.model, self.fit.level - self.critical * self.se)
-
-    @property
-    def upper(self) -> dict[str, np.ndarray]:
-        """Upper ends by name, a row for each grid point."""
-        return by_name(self.fit.model, self.fit.level + self.critical * self.se)
-
-    def covers(self, truth: Mapping[str, object]) -> np.ndarray:
-        """Whether each curve lies inside its band, (P,) if simultaneous, else at each grid point, (G, P).
-
-        Parameters
-        ----------
-        truth : dict of str to array-like
-            The true coefficients at the fit's grid points, a row for each.
-        """
-        model, count = self.fit.model, len(self.fit.grid)
-        values = model.last(truth, count)
-        flat = np.concatenate([values[name].reshape(-1, count) for name in model.fields]).T
-        inside = np.abs(flat - self.fit.level) <= self.critical * self.se + SLACK
-        return inside.all(axis=0) if self.simultaneous else inside
 
 
 @float64
@@ -111,7 +48,7 @@ def asymptotic(fit: CurveFit, *, level: float = 0.95, simultaneous: bool = True,
     ----------
     Fan and Zhang (2000); arXiv:2601.01699.
     """
-    _check_level(level)
+    check_level(level)
     if fit.model.constant:
         raise ValueError(
             f"fit must have no constant coefficients for asymptotic bands, got {', '.join(fit.model.constant)}. "
@@ -160,12 +97,19 @@ def bootstrap(
     ----------
     arXiv:2601.01699.
     """
-    _check_level(level)
+    check_level(level)
     curve_bootstrap.check_replicates(replicates, level)
     draws, problems = replicate_curves(fit, random_state, replicates, workers)
+    return from_replicates(fit, draws, level=level, simultaneous=simultaneous, problems=problems)
+
+
+def from_replicates(
+    fit: CurveFit, draws: np.ndarray, *, level: float, simultaneous: bool = True, problems: tuple[str, ...] = ()
+) -> Bands:
+    """Bootstrap bands of another level, or kind, from the same replicates (replicates, G, P)."""
+    check_level(level)
     se, bias = draws.std(axis=0, ddof=1), draws.mean(axis=0) - fit.level
-    moving = se > 0
-    deviation = np.abs(draws - fit.level) / np.where(moving, se, 1.0)
+    deviation = np.abs(draws - fit.level) / np.where(se > 0, se, 1.0)
     c = np.quantile(deviation.max(axis=1), level, axis=0, method="higher")
     if not simultaneous:
         c = np.full(fit.model.size, stats.norm.ppf((1 + level) / 2))
@@ -266,11 +210,6 @@ def critical_value(level: float, h: float, constant: str = "rice", kernel: Kerne
 
 def _rice(c: float, rate: float) -> float:
     return (2 * stats.norm.cdf(c) - 1) * np.exp(-rate * np.exp(-(c**2) / 2))
-
-
-def _check_level(level: object) -> None:
-    if isinstance(level, bool) or not isinstance(level, float | np.floating) or not 0 < level < 1:
-        raise ValueError(f"level must be a number between 0 and 1, as 0.95, got {level!r}.")
 
 
 def _flat(fit: CurveFit, se: np.ndarray) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bayes_moe.compilation import jitted
 from bayes_moe.data import check_real, float64
-from bayes_moe.indexed import IndexedObservations
+from bayes_moe.indexed import IndexedObservations, make_grid
 from bayes_moe.varying import VaryingCoefficient
 from mle import curve_plan, curve_starts, kernel_em, local_em, windows
 from mle.curve_plan import Plan
@@ -159,7 +159,7 @@ def _candidates(
     model: VaryingCoefficient, data: IndexedObservations, given: Sequence[float] | None, settings: dict
 ) -> np.ndarray:
     if given is None:
-        points, kernel = windows.make_grid(data, settings["grid"]), kernel_named(settings["kernel"])
+        points, kernel = make_grid(data, settings["grid"]), kernel_named(settings["kernel"])
         smallest, *_ = windows.smallest_bandwidth(model, data, points, kernel)
         return np.geomspace(1.2 * smallest, max(WIDEST, 1.5 * smallest), CANDIDATES)
     widths = check_real("candidates", given)

@@ -14,9 +14,8 @@ from jax import Array
 from bayes_moe.compilation import jitted
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.curves import CurveFit
-from mle.local import as_params
 from mle.local_em import own_level
 from mle.windows import Windows
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bayes_moe.indexed import IndexedObservations
+from bayes_moe.indexed import IndexedObservations, make_grid
 from bayes_moe.varying import VaryingCoefficient
 from mle import labels, windows
 from mle.curves import CurveFit
@@ -98,7 +98,7 @@ def make_plan(
             f"components must be at most {labels.MOST} with engine='separate', whose labels are aligned over all "
             f"permutations, got {model.components}. Use engine='consistent'."
         )
-    shape, points = kernel_named(kernel), windows.make_grid(data, grid)
+    shape, points = kernel_named(kernel), make_grid(data, grid)
     bandwidth = windows.check_bandwidth(model, data, points, h, shape)
     cut = windows.build(np.asarray(data.u), points, bandwidth, shape, whole=whole)
     every, zeros = np.ones(2 * model.size, dtype=bool), np.zeros(model.size)

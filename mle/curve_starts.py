@@ -67,9 +67,8 @@ def given(model: VaryingCoefficient, init: Mapping[str, object], count: int) -> 
     """Coefficients (G, 2 P) from values by name, a row for each grid point or one for all; slopes zero."""
     if not isinstance(init, Mapping):
         raise ValueError(f"init must be a mapping of coefficients by name, got {type(init).__name__}.")
-    values = model.last(init, count)
-    level = np.concatenate([values[name].reshape(-1, count) for name in model.fields])
-    return np.concatenate([level.T, np.zeros_like(level.T)], axis=1)
+    level = model.rows(init, count)
+    return np.concatenate([level, np.zeros_like(level)], axis=1)
 
 
 def _standardised(rows: np.ndarray) -> np.ndarray:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayes_moe import parameters
 from bayes_moe.indexed import IndexedObservations, check_range
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.varying import VaryingCoefficient, by_name
 from mle.kernels import Kernel
 
 SATURATED = 12.0  # |gate score or logit| beyond which the likelihood is flat in it: separation within a window
@@ -170,12 +169,6 @@ class CurveFit:
         for label, curve in zip(self.model.labels, self.level.T, strict=True):
             lines.append(f"  {label:<14}" + "".join(f"{curve[g]:>11.4g}" for g in shown))
         return "\n".join(lines)
-
-
-def by_name(model: VaryingCoefficient, flat: np.ndarray) -> dict[str, np.ndarray]:
-    """Coefficients by name from rows (m, P)."""
-    where = parameters.blocks(model.fields)
-    return {name: flat[:, where[name]].reshape(len(flat), *field.shape) for name, field in model.fields.items()}
 
 
 def _places(u: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from bayes_moe import parameters
+from bayes_moe import parameters, varying
 from bayes_moe.varying import VaryingCoefficient
 
 MOST = 5  # components whose permutations are enumerated
@@ -18,19 +18,7 @@ def permute(model: VaryingCoefficient, theta: np.ndarray, order: np.ndarray) -> 
     The gate's scores are taken against the new component 0.
     """
     lines = theta.reshape(*theta.shape[:-1], 2, model.size)
-    out = np.empty_like(lines)
-    order = np.broadcast_to(order, (*theta.shape[:-1], model.components))[..., None, :]
-    for name, where in parameters.blocks(model.fields).items():
-        shape = model.fields[name].shape
-        width = int(np.prod(shape[1:]))
-        rows = lines[..., where].reshape(*lines.shape[:-1], shape[0], width)
-        if name == "beta":
-            rows = np.concatenate([np.zeros_like(lines[..., : 1 + model.gate_features])[..., None, :], rows], axis=-2)
-        rows = np.take_along_axis(rows, order[..., None], axis=-2)
-        if name == "beta":
-            rows = rows[..., 1:, :] - rows[..., :1, :]
-        out[..., where] = rows.reshape(*lines.shape[:-1], shape[0] * width)
-    return out.reshape(theta.shape)
+    return varying.permute(model, lines, np.asarray(order)[..., None, :]).reshape(theta.shape)
 
 
 def path(r: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -20,8 +20,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe.indexed import IndexedObservations
-from bayes_moe.parameters import Params
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.windows import Windows
 
 RIDGE = 1e-10  # share of the diagonal added before a solve: it changes the step, never the optimum
@@ -50,16 +49,6 @@ def around(data: IndexedObservations, windows: Windows) -> Local:
     ends = jnp.broadcast_to(data.range, (len(windows.index), 2))
     data = IndexedObservations(cut.x, cut.z, cut.u, cut.y, cut.size, cut.order, ends)
     return Local(data, jnp.asarray(windows.t), jnp.asarray(windows.w))
-
-
-def as_params(model: VaryingCoefficient, flat: Array) -> Params:
-    """Coefficients by name, with a last axis, from (P, m)."""
-    fields, start, out = model.fields, 0, {}
-    for name, field in fields.items():
-        stop = start + int(np.prod(field.shape))
-        out[name] = flat[start:stop].reshape(*field.shape, flat.shape[-1])
-        start = stop
-    return out
 
 
 def predictors(model: VaryingCoefficient, theta: Array, data: IndexedObservations, t: Array) -> Array:

@@ -21,11 +21,10 @@ import numpy as np
 from jax import Array, lax
 
 from bayes_moe.indexed import IndexedObservations
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.local import (
     Local,
     around,
-    as_params,
     derivatives,
     expected,
     expected_derivatives,

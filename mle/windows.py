@@ -8,7 +8,6 @@ import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from bayes_moe.data import check_real
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 from mle.kernels import Kernel
@@ -71,29 +70,6 @@ def build(u: np.ndarray, grid: np.ndarray, h: float, kernel: Kernel, *, whole: b
     return Windows(
         index, t, np.where(np.abs(t) < kernel.reach, kernel(t), 0.0) / h, near, (u - grid[near]) / h, np.diff(grid) / h
     )
-
-
-def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:
-    """Grid on [0, 1], from a number of points, "own" (every observed u), or points in the user's units.
-
-    Raises
-    ------
-    ValueError
-        For a grid that is not ascending or leaves the range of u.
-    """
-    if isinstance(grid, str) and grid == "own":
-        return np.unique(np.asarray(data.u))
-    if isinstance(grid, int | np.integer) and not isinstance(grid, bool) and grid >= 2:
-        return np.linspace(0.0, 1.0, int(grid))
-    points = np.zeros(0) if isinstance(grid, str | int | None) else check_real("grid", grid)
-    if points.ndim != 1 or len(points) < 1 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
-        raise ValueError(f"grid must be 2 points or more, 'own', or ascending values of u, got {grid!r}.")
-    low, high = np.asarray(data.range)
-    if points[0] < low or points[-1] > high:
-        raise ValueError(
-            f"grid must lie within the range of u, {low:g} to {high:g}, got {points[0]:g} to {points[-1]:g}."
-        )
-    return (points - low) / (high - low)
 
 
 def smallest_bandwidth(

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
 AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
-SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", *AFTER_SAMPLING)}
+CURVE_SAMPLING = ("curve_draws", "credible", "curves")
+SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", *AFTER_SAMPLING, *CURVE_SAMPLING)}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
@@ -23,14 +24,15 @@ ORDER = (
     ("gates", "experts"),
     ("likelihood",),
     ("moe",),
-    ("varying",),
-    ("families", "formula"),
+    ("varying", "bases"),
+    ("families", "formula", "bands", "smooth"),
     ("losses", "information", "voronoi", "solvability", "dendrogram", "units"),
     ("priors",),
     ("modes",),
     ("sampler",),
     ("datatree",),
     ("nuts", *AFTER_SAMPLING),
+    *((name,) for name in CURVE_SAMPLING),
 )
 RANK = {f"bayes_moe.{name}": rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -1,0 +1,49 @@
+"""Credible bands of coefficient curves, in the same object as the confidence bands of ``mle.bands``."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from bayes_moe.bands import Bands, Centre, check_level
+from bayes_moe.curve_draws import flat_curves
+from bayes_moe.varying import VaryingCoefficient
+
+
+def bands(model: VaryingCoefficient, tree: xr.DataTree, *, level: float = 0.95, simultaneous: bool = True) -> Bands:
+    """Bands around the posterior mean that hold a whole curve, or each of its points, with this posterior probability.
+
+    mean(u) +- c sd(u). Simultaneous: c is the ``level`` quantile over draws of max_u |draw(u) - mean(u)| / sd(u), for
+    each curve; pointwise: that of |draw(u) - mean(u)| / sd(u), at each u.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`; curves are taken from its group ``relabelled``.
+    level : float
+    simultaneous : bool
+        Over the grid.
+
+    Returns
+    -------
+    Bands
+
+    Raises
+    ------
+    ValueError
+        For a level outside (0, 1).
+
+    References
+    ----------
+    Ruppert, Wand and Carroll (2003), section 6.5, for the supremum.
+    """
+    check_level(level)
+    draws = flat_curves(tree["relabelled"], model)
+    centre, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
+    deviation = np.abs(draws - centre) / np.where(sd > 0, sd, 1.0)
+    if simultaneous:
+        deviation = deviation.max(axis=1)
+    c = np.quantile(deviation, level, axis=0, method="higher")
+    fit = Centre(model, tree["relabelled"]["grid"].values, centre)
+    return Bands(fit, level, simultaneous, "credible", sd, c, draws=draws)

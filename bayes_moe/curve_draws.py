@@ -1,0 +1,261 @@
+"""Posterior draws of coefficient curves: their DataTree, labels that mean the same in all draws, label-free quantities.
+
+A tree from :func:`bayes_moe.curves.sample` holds its data and basis, so that the functions here ask for nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from bayes_moe import relabel as labelling
+from bayes_moe.bases import BASES
+from bayes_moe.compilation import jitted
+from bayes_moe.data import float64
+from bayes_moe.indexed import IndexedObservations, check_range
+from bayes_moe.parameters import Params
+from bayes_moe.smooth import SmoothModel
+from bayes_moe.varying import VaryingCoefficient, by_name, permute
+
+PROBES = 8  # observations, evenly spaced along u, whose log density is a label-free quantity
+BATCH = 50  # draws evaluated side by side
+
+
+# The tree ------------------------------------------------------------------------------------------------------
+
+
+def described(
+    smooth: SmoothModel, tree: xr.DataTree, data: IndexedObservations, grid: np.ndarray, seed: str
+) -> xr.DataTree:
+    """Name dims and coordinates of a tree from :func:`bayes_moe.nuts.sample`, and add data, curves' labels, attributes.
+
+    Parameters
+    ----------
+    smooth : SmoothModel
+    tree : xarray.DataTree
+    data : IndexedObservations
+    grid : ndarray, shape (G,)
+        On [0, 1].
+    seed : str
+    """
+    low, high = (float(end) for end in data.range)
+    basis = {"name": smooth.basis.name, **asdict(smooth.basis)}
+    about = {"basis": json.dumps(basis), "u_low": low, "u_high": high, "init": "best mode", "seed": seed}
+    out = tree.copy()
+    out.attrs |= about
+    for name in ("posterior", "log_likelihood", "posterior_predictive"):
+        if name in tree.children:
+            out[name] = xr.DataTree(_named(smooth, tree[name].to_dataset(), data, grid))
+    out["observed_data"] = xr.DataTree(_rows(data, {"y": data.y}))
+    u = np.clip(low + np.asarray(data.u) * (high - low), low, high)
+    covariates = {"x": np.asarray(data.x)[1:].T, "z": np.asarray(data.z)[1:].T, "u": u, "size": data.size}
+    out["constant_data"] = xr.DataTree(_rows(data, covariates))
+    return relabel(smooth.model, out)
+
+
+def _named(smooth: SmoothModel, group: xr.Dataset, data: IndexedObservations, grid: np.ndarray) -> xr.Dataset:
+    low, high = np.asarray(data.range)
+    dims = {name: field.dims for name, field in (smooth.fields | smooth.weights).items()}
+    dims |= {name: ("grid", *field.dims) for name, field in smooth.model.fields.items()} | {"y": ("obs_id",)}
+    coords = {"grid": np.clip(low + grid * (high - low), low, high), "obs_id": np.asarray(data.order)}
+    coords |= {"adapter": np.arange(1, smooth.model.components)}  # the reference is component 0
+    coords |= {f"{name}_curve": smooth.labels(name) for name in smooth.model.fields}
+    arrays = {name: (("chain", "draw", *dims[name]), array.values) for name, array in group.data_vars.items()}
+    used = {dim for where, _ in arrays.values() for dim in where}
+    kept = {name: values for name, values in coords.items() if name in used}
+    return xr.Dataset(arrays, {**kept, "chain": group["chain"], "draw": group["draw"]}, group.attrs)
+
+
+def _rows(data: IndexedObservations, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    dims = {name: ("obs_id", f"{name}_feature")[: array.ndim] for name, array in arrays.items()}
+    return xr.Dataset({name: (dims[name], array) for name, array in arrays.items()}, {"obs_id": np.asarray(data.order)})
+
+
+def data_of(model: VaryingCoefficient, tree: xr.DataTree) -> IndexedObservations:
+    """The data of a tree, as the model reads them."""
+    rows = {name: tree["constant_data"][name].values for name in ("x", "z", "u", "size")}
+    ends = tree.attrs["u_low"], tree.attrs["u_high"]
+    return model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends)
+
+
+def smooth_of(model: VaryingCoefficient, tree: xr.DataTree) -> SmoothModel:
+    """The model of a tree with its basis."""
+    basis = json.loads(tree.attrs["basis"])
+    return SmoothModel(model, BASES[basis.pop("name")](**basis))
+
+
+def _sites(smooth: SmoothModel, tree: xr.DataTree) -> Params:
+    """Parameters and weights of all draws in a row."""
+    posterior = tree["posterior"].to_dataset().stack(sample=("chain", "draw")).transpose("sample", ...)
+    return {name: jnp.asarray(posterior[name].values) for name in smooth.fields | smooth.weights}
+
+
+def flat_curves(group: xr.DataTree | xr.Dataset, model: VaryingCoefficient) -> np.ndarray:
+    """Curves of all chains in a row, coefficients in the order of their labels: (draws, G, P)."""
+    stacked = xr.Dataset(group.data_vars).stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = [stacked[name].values for name in model.fields if name in stacked]  # one component has no gate
+    return np.concatenate([values.reshape(*values.shape[:2], -1) for values in draws], axis=-1)
+
+
+# Labels --------------------------------------------------------------------------------------------------------
+
+
+@float64
+def relabel(model: VaryingCoefficient, tree: xr.DataTree) -> xr.DataTree:
+    """Permute the components of each draw, whole curves at once, so that their labels mean the same in all.
+
+    Each draw's allocation of the observations to their likeliest components is matched to that of the likeliest draw,
+    then to the consensus (:func:`bayes_moe.relabel.ecr`). Experts are then numbered by their mean intercepts,
+    ascending, as kernel estimates are. Where ``constant`` tells components apart they keep their numbers.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`, which has done this already; left as it is.
+
+    Returns
+    -------
+    xarray.DataTree
+        A copy with the group ``relabelled``: the curves, and ``permutation`` (chain, draw, expert), such that expert i
+        of the group is expert ``permutation[..., i]`` of the raw draw. With three components or more the default prior
+        treats the gate's reference, component 0, unlike others; the draws are permuted all the same.
+
+    References
+    ----------
+    Papastamoulis and Iliopoulos (2010).
+    """
+    posterior = tree["posterior"].to_dataset()
+    flat = flat_curves(posterior, model)
+    order = np.tile(np.arange(model.components), (len(flat), 1))
+    if model.components > 1 and exchangeable(model):
+        lp = tree["sample_stats"]["lp"].transpose("chain", "draw").values.ravel()
+        order = labelling.ecr(allocations(model, tree), model.components, int(lp.argmax()))
+        level = by_name(model, permute(model, flat, order[:, None]).mean(axis=(0, 1)))
+        order = order[:, np.argsort(level["alpha"][:, 0], kind="stable")]
+    named = by_name(model, permute(model, flat, order[:, None]))
+    group = xr.Dataset(coords=posterior.coords, attrs=dict(posterior.attrs))
+    shape = posterior.sizes["chain"], posterior.sizes["draw"]
+    for name, values in ((name, values) for name, values in named.items() if values.size):
+        group[name] = posterior[name].copy(data=values.reshape(*shape, *values.shape[1:]))
+    group["permutation"] = ("chain", "draw", "expert"), order.reshape(*shape, -1)
+    out = tree.copy()
+    out["relabelled"] = xr.DataTree(group)
+    return out
+
+
+def exchangeable(model: VaryingCoefficient) -> bool:
+    """Whether components may be renumbered: what is constant is so in all of them."""
+    constant = by_name(model, model.select(model.constant))
+    return all((mask == mask[:1]).all() for mask in constant.values())
+
+
+@float64
+def allocations(model: VaryingCoefficient, tree: xr.DataTree) -> np.ndarray:
+    """Likeliest component of each observation in each draw, (draws, n)."""
+    smooth, data = smooth_of(model, tree), data_of(model, tree)
+    rows = smooth.basis.rows(np.asarray(data.u))
+    return np.asarray(jitted(_allocations)(smooth, _sites(smooth, tree), data, rows))
+
+
+def _allocations(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
+    def one(values: Params) -> Array:
+        joint = smooth.model.log_joint(smooth.coefficients(values, rows), data)
+        return jnp.argmax(joint, axis=0)
+
+    return jax.lax.map(one, draws, batch_size=BATCH)
+
+
+# Other quantities ----------------------------------------------------------------------------------------------
+
+
+@float64
+def invariants(model: VaryingCoefficient, tree: xr.DataTree) -> xr.Dataset:
+    """Quantities of each draw that do not depend on labels, to pass to :func:`bayes_moe.diagnostics.check`.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`.
+
+    Returns
+    -------
+    xarray.Dataset, dims (chain, draw, ...)
+        ``log_likelihood``, its sum; ``log_density``, log p(y | x, z, u) of a few observations along u; ``sorted_alpha``
+        and ``sorted_delta``, the curves' averages over the grid, each coefficient's in ascending order of components.
+    """
+    smooth, data = smooth_of(model, tree), data_of(model, tree)
+    rows = smooth.basis.rows(np.asarray(data.u))
+    densities = np.asarray(jitted(_log_densities)(smooth, _sites(smooth, tree), data, rows))
+    probes = np.linspace(0, data.n - 1, PROBES).astype(int)
+    averages = by_name(model, flat_curves(tree["posterior"], model).mean(axis=1))
+    found = {"log_likelihood": densities.sum(axis=1), "log_density": densities[:, probes]}
+    found |= {f"sorted_{name}": np.sort(value, axis=1) for name, value in averages.items() if name != "beta"}
+    shape = tree["posterior"].sizes["chain"], tree["posterior"].sizes["draw"]
+    return xr.Dataset(
+        {
+            name: (("chain", "draw", *(f"{name}_{axis}" for axis in range(value.ndim - 1))), _unstacked(value, shape))
+            for name, value in found.items()
+        },
+        {name: tree["posterior"].coords[name] for name in ("chain", "draw")},
+    )
+
+
+def _unstacked(value: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    return value.reshape(*shape, *value.shape[1:])
+
+
+def _log_densities(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
+    def one(values: Params) -> Array:
+        return smooth.model.log_densities(smooth.coefficients(values, rows), data)
+
+    return jax.lax.map(one, draws, batch_size=BATCH)
+
+
+@float64
+def at(model: VaryingCoefficient, tree: xr.DataTree, u: object) -> dict[str, np.ndarray]:
+    """Coefficients at any u in every draw, components numbered as in ``relabelled``.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`.
+    u : array-like, shape (m,)
+        In the user's units, within the range of the data.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Draws of all chains in a row, then a row for each u: ``alpha`` (draws, m, C, 1 + q).
+
+    Raises
+    ------
+    ValueError
+        If u leaves the range: coefficients are not extrapolated.
+    """
+    ends = np.array([tree.attrs["u_low"], tree.attrs["u_high"]])
+    points = np.atleast_1d(np.asarray(u, dtype=float))
+    low, high = check_range(points, ends)
+    smooth = smooth_of(model, tree)
+    rows = smooth.basis.rows((points - low) / (high - low))
+    flat = np.asarray(jitted(_curves)(smooth, _sites(smooth, tree), rows))
+    order = tree["relabelled"]["permutation"].values.reshape(len(flat), 1, -1)
+    return by_name(model, permute(model, flat, order))
+
+
+def _curves(smooth: SmoothModel, draws: Params, rows: Array) -> Array:
+    def one(values: Params) -> Array:
+        parts = smooth.coefficients(values, rows)
+        return jnp.concatenate([part.reshape(-1, rows.shape[1]) for part in parts.values()]).T
+
+    return jax.lax.map(one, draws, batch_size=BATCH)

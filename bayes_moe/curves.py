@@ -1,0 +1,230 @@
+"""The posterior of a varying-coefficient mixture: coefficient curves as Gaussian processes or penalised splines, NUTS.
+
+Each coefficient is ``mean + f(u)``, f smooth and in a basis (:mod:`bayes_moe.bases`); a constant one is its mean. The
+weights of the basis functions are standard normal a priori (a non-centred coding), so that smoothness parameters
+and weights are nearly independent where data are few. The likelihood is ``VaryingCoefficient.log_joint``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+from jax import Array
+from numpyro.distributions import Distribution, biject_to, constraints
+
+from bayes_moe import curve_draws, modes, nuts
+from bayes_moe.bases import Basis, basis_named
+from bayes_moe.data import check_count, float64
+from bayes_moe.indexed import IndexedObservations, make_grid
+from bayes_moe.moe import as_key
+from bayes_moe.parameters import Params
+from bayes_moe.priors import Prior, resolve
+from bayes_moe.sampler import as_arrays
+from bayes_moe.smooth import SmoothModel
+from bayes_moe.varying import VaryingCoefficient
+
+# Priors of each part of a curve, for covariates and responses of unit scale; those of delta are narrower, since it is
+# the logarithm of a scale. Length scales are shares of the range of u: 95% lie between 0.14 and 0.66.
+DEFAULTS = {
+    "mean": (dist.Normal, (0.0, 2.0)),
+    "trend": (dist.Normal, (0.0, 2.0)),
+    "amplitude": (dist.HalfNormal, (1.0,)),
+    "lengthscale": (dist.LogNormal, (math.log(0.3), 0.4)),
+}
+OF_DELTA = {
+    "mean": (dist.Normal, (0.0, 1.0)),
+    "trend": (dist.Normal, (0.0, 1.0)),
+    "amplitude": (dist.HalfNormal, (0.5,)),
+}
+QUIET = 0.1  # sd of the weights from which mode searches start
+
+
+class CurveMixture(Distribution):
+    """A varying-coefficient mixture as a NumPyro distribution over the responses, in the data's order.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    params : dict of str to array
+        Each coefficient with a last axis of length n, or 1.
+    data : IndexedObservations
+        Its ``y`` is not looked at.
+    """
+
+    pytree_data_fields = ("model", "params", "data")
+
+    def __init__(
+        self, model: VaryingCoefficient, params: Params, data: IndexedObservations, *, validate_args: bool | None = None
+    ):
+        self.model, self.params, self.data = model, params, data
+        super().__init__(batch_shape=(data.n,), validate_args=validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        """The real line, or counts."""
+        return constraints.real if self.model.response.name == "normal" else constraints.nonnegative_integer
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw responses, shape sample_shape + (n,)."""
+        keys = jax.random.split(key, math.prod(sample_shape))
+        draws = jax.vmap(lambda k: self.model.draw(k, self.params, self.data))(keys)
+        return draws.reshape(*sample_shape, self.data.n)
+
+    def log_prob(self, value: Array) -> Array:
+        """Log p(y | x, z, u) at responses ``value``, shape sample_shape + (n,)."""
+
+        def one(y: Array) -> Array:
+            return self.model.log_densities(self.params, replace(self.data, y=y))
+
+        return jnp.vectorize(one, signature="(n)->(n)")(value)
+
+
+def posterior_model(
+    inputs: tuple[SmoothModel, Mapping[str, Distribution], IndexedObservations, Array, Array], y: Array | None = None
+) -> None:
+    """Priors, coefficient curves on the grid, then the mixture: what :func:`sample` runs.
+
+    ``inputs`` are the model, a prior for each of its fields and weights, the data, and the basis functions at the
+    data's u and at the grid's.
+    """
+    smooth, prior, data, rows, grid_rows = inputs
+    values = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
+    for name, curves in smooth.coefficients(values, grid_rows).items():
+        if curves.size:  # one component has no gate
+            numpyro.deterministic(name, jnp.moveaxis(curves, -1, 0))
+    with numpyro.plate("obs_id", data.n):
+        numpyro.sample("y", CurveMixture(smooth.model, smooth.coefficients(values, rows), data), obs=y)
+
+
+def priors_of(smooth: SmoothModel, prior: Prior | None = None) -> dict[str, Distribution]:
+    """Merge a user's priors over the defaults, and add those of the weights: see :func:`bayes_moe.priors.resolve`."""
+    parts = {name: name.split("_") for name in smooth.fields}
+    defaults = {
+        name: (OF_DELTA if which == "delta" else DEFAULTS).get(part, DEFAULTS[part])
+        for name, (which, part) in parts.items()
+    }
+    standard = {
+        name: dist.Normal(0.0, 1.0).expand(field.shape).to_event(len(field.shape))
+        for name, field in smooth.weights.items()
+    }
+    return resolve(smooth, prior, defaults) | standard
+
+
+@float64
+def sample(
+    model: VaryingCoefficient,
+    x: object,
+    z: object,
+    u: object,
+    y: object,
+    *,
+    rng_key: Array | int,
+    basis: str | Basis = "hilbert",
+    prior: Prior | None = None,
+    size: object = 1.0,
+    u_range: object = None,
+    grid: object = 20,
+    n_init: int = 6,
+    **settings: object,
+) -> xr.DataTree:
+    """Draw coefficient curves from their posterior with NUTS.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+        Its ``constant`` coefficients do not vary with u.
+    x, z : array-like, shapes (n, p) and (n, q)
+        Covariates of the gate and of the experts, without intercepts.
+    u, y : array-like, shape (n,)
+    rng_key : JAX key or int
+    basis : "hilbert", "bspline", or a basis
+        Gaussian processes or penalised splines: :class:`~bayes_moe.bases.HilbertGP`,
+        :class:`~bayes_moe.bases.BSplines`.
+    prior : mapping of str to Distribution, optional
+        Merged over :data:`DEFAULTS`. Names are those of a coefficient and of what the prior is about: ``alpha_mean``
+        (C, 1 + q), ``alpha_amplitude`` and ``alpha_lengthscale`` (a number for each curve), with splines also
+        ``alpha_trend``; the same for ``beta`` and ``delta``.
+    size : float or array-like, shape (n,)
+        Trials of a binomial, exposure of a count.
+    u_range : pair of float, optional
+        The range of u; by default that of the data.
+    grid : int, "own" or array-like
+        Where curves are kept: so many equidistant points, every observed u, or points in units of u.
+    n_init : int
+        Mode searches, from random starts; chains start around the best mode.
+    **settings
+        Of :func:`bayes_moe.nuts.sample`: ``num_warmup``, ``num_samples``, ``num_chains``, ``target_accept_prob``,
+        ``max_tree_depth``, ``dense_mass``, ``until_ess``, ``log_likelihood``, ``posterior_predictive``,
+        ``progress_bar``.
+
+    Returns
+    -------
+    xarray.DataTree
+        As from :func:`bayes_moe.nuts.sample`. In ``posterior``, beside the parameters, the curves: ``alpha`` (chain,
+        draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
+        that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are in increasing order
+        of u; ``obs_id`` is the row of the data given.
+
+    Raises
+    ------
+    ValueError
+        For bad data, priors or settings.
+
+    References
+    ----------
+    Riutort-Mayol et al. (2023) for the basis; arXiv:2601.01699 for the model.
+
+    Examples
+    --------
+    >>> model = varying_coefficient("normal", components=2)
+    >>> tree = curves.sample(model, x, z, u, y, rng_key=0, prior={"alpha_amplitude": dist.HalfNormal(0.5)})
+    >>> print(diagnostics.check(tree, curve_draws.invariants(model, tree)))
+    >>> print(credible.bands(model, tree).lower["alpha"])
+    """
+    check_count("n_init", n_init)
+    data = model.observe(x, z, u, y, size=size, u_range=u_range)
+    points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis))
+    start_key, run_key = modes.child_keys(as_key(rng_key), 2)
+    rows = [smooth.basis.rows(where) for where in (np.asarray(data.u), points)]
+    inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
+    start = best_start(inputs, data, start_key, n_init)
+    tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=start, dtype="float64", **settings)
+    return curve_draws.described(smooth, tree, data, points, seed=repr(rng_key))
+
+
+def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:
+    """Values of all sites at the best posterior mode that the searches from random starts found."""
+    smooth, args = inputs[0], (inputs, jnp.asarray(data.y))
+    where = modes.layout(posterior_model, args)
+    rng = modes.generator(key)
+    given = [random_start(smooth, data, rng) for _ in range(n_init)]
+    free = modes.draw_starts(posterior_model, where, args, key, n_init, given)
+    best = where.sites(modes.find_modes(modes.objective(posterior_model, where, args), free).free[0])
+    supports = {name: field.support for name, field in (smooth.fields | smooth.weights).items()}
+    return {name: np.asarray(biject_to(supports[name])(value)) for name, value in best.items()}
+
+
+def random_start(smooth: SmoothModel, data: IndexedObservations, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Nearly constant curves: experts around the pooled regression, as far from it as responses are; an even gate."""
+    response = smooth.model.response.link(np.asarray(data.y), np.asarray(data.size))
+    z = np.asarray(data.z).T
+    pooled = np.linalg.lstsq(z, response, rcond=None)[0]
+    spread = np.std(response - z @ pooled)
+    kept = {"amplitude": 0.3, "lengthscale": 0.3, "trend": 0.0}
+    start = {}
+    for name, field in smooth.fields.items():
+        which, part = name.split("_")
+        start[name] = np.full(field.shape, kept.get(part, 0.0))
+        if (which, part) == ("alpha", "mean"):
+            start[name] = pooled + spread * rng.normal(size=field.shape)
+        if (which, part) == ("delta", "mean") and smooth.model.response.name == "normal":
+            start[name] = np.full(field.shape, np.log(spread))
+    return start | {name: QUIET * rng.normal(size=field.shape) for name, field in smooth.weights.items()}

@@ -1,0 +1,101 @@
+"""Estimators of coefficient curves for studies: kernel estimates with bands and test, and the posterior with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import numpy as np
+from jax import Array
+
+from bayes_moe import credible, curve_draws, curves, diagnostics
+from bayes_moe.bands import Bands
+from bayes_moe.data import float64
+from bayes_moe.datatree import flat_draws
+from bayes_moe.modes import generator
+from comparisons.curve_regimes import GRID, HYPOTHESIS
+from comparisons.estimators import Estimate, Estimator, Problem, account, ladder
+from mle import bands, glrt, kernel_em
+from mle.curves import CurveFit
+
+LEVELS = (0.90, 0.95)
+CONSTANTS = ("rice", "fan-zhang", "package")
+OURS = ("undersmooth", "bootstrap", "glrt")  # settings that are not the fit's own
+
+
+@float64
+def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
+    """Kernel estimate with asymptotic bands at its bandwidth and below it, and on request bootstrap bands and the test.
+
+    Settings are those of :func:`mle.kernel_em.fit`, and: ``undersmooth``, the share of h at which bands are fitted
+    again; ``bootstrap`` and ``glrt``, replicates of each, 0 for neither.
+    """
+    model, (x, z, u, size), y, _ = problem
+    given = {name: value for name, value in settings.items() if name not in OURS}
+    options = {**given, "size": size, "u_range": (0.0, 1.0), "grid": GRID}
+    rng = generator(rng_key)
+    fit = kernel_em.fit(model, x, z, u, y, random_state=rng, **options)
+    less = {**options, "h": settings["undersmooth"] * settings["h"], "init": fit.params}
+    narrow = kernel_em.fit(model, x, z, u, y, **less)
+    info = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
+    for level in LEVELS:
+        for constant in CONSTANTS:
+            info |= judged(bands.asymptotic(fit, level=level, constant=constant), constant, problem)
+        info |= judged(bands.asymptotic(narrow, level=level), "rice, less smooth", problem)
+    info |= _bootstrapped(narrow, settings["bootstrap"], rng, problem) | tested(fit, settings["glrt"], rng)
+    status = "ok" if fit.converged.all() else "not converged"
+    return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
+
+
+def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, problem: Problem) -> dict[str, float]:
+    if not replicates:
+        return {}
+    draws, _ = bands.replicate_curves(fit, rng, replicates, workers=1)
+    made = [bands.from_replicates(fit, draws, level=level) for level in LEVELS]
+    return {name: value for band in made for name, value in judged(band, "bootstrap, less smooth", problem).items()}
+
+
+def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, float]:
+    """p-values of the hypothesis that the experts' slopes are constant: chi-square, and with replicates bootstrap."""
+    out = {"p_chi-square": glrt.test(fit, constant=[HYPOTHESIS], method="chi-square").p_value}
+    if replicates:
+        found = glrt.test(fit, constant=[HYPOTHESIS], replicates=replicates, random_state=rng, workers=1)
+        out["p_bootstrap"] = found.p_value
+    return out
+
+
+def judged(band: Bands, kind: str, problem: Problem) -> dict[str, float]:
+    """Of each coefficient's band, whether it holds the whole true curve, and its mean width; keys name kind and level.
+
+    Parameters
+    ----------
+    band : Bands
+        Simultaneous, on the regime's grid.
+    kind : str
+    problem : Problem
+    """
+    inside, widths = band.covers(problem.truth), 2 * band.half.mean(axis=0)
+    labels = problem.moe.labels
+    out = {f"holds {kind} {band.level:g} {label}": float(one) for label, one in zip(labels, inside, strict=True)}
+    return out | {f"width {kind} {band.level:g} {label}": float(w) for label, w in zip(labels, widths, strict=True)}
+
+
+@float64
+def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
+    """Posterior of the curves, judged by the gate on label-free quantities; the estimate is its mean."""
+    model, (x, z, u, size), y, _ = problem
+    sample = partial(curves.sample, model, x, z, u, y, size=size, u_range=(0.0, 1.0), grid=GRID, progress_bar=False)
+
+    def judge(tree: object) -> diagnostics.Verdict:
+        return diagnostics.check(tree, curve_draws.invariants(model, tree))
+
+    tree, verdicts = ladder(sample, judge, rng_key, settings)
+    info = account(verdicts)
+    for level in LEVELS:
+        info |= judged(credible.bands(model, tree, level=level), "credible", problem)
+    draws = jax.tree.map(np.asarray, flat_draws(tree["relabelled"], model))
+    return Estimate(draws, "ok" if verdicts[-1].passed else "failed_gate", info)
+
+
+ESTIMATORS: dict[str, Estimator] = {"kernel": kernel, "posterior": posterior}

@@ -1,0 +1,95 @@
+"""Truths of the varying-coefficient studies: published stand-ins for the simulations of arXiv:2601.01699."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_moe import losses, varying_coefficient
+from bayes_moe.moe import as_key
+from bayes_moe.parameters import Params
+from comparisons.study import Regime
+
+GRID = np.linspace(0.0, 1.0, 20)
+FAMILIES = {"normal": 1, "binomial": 20}  # and the trials of each response
+BLOCKS = {"gate": "beta", "experts": "alpha", "dispersion": "delta"}
+HYPOTHESIS = "alpha[:,1]"  # what the null regimes hold constant, and the likelihood-ratio test tests
+
+ASSUMPTIONS = (
+    "The paper's coefficient functions are not known to us. Ours are a published stand-in: u uniform on [0, 1], x and "
+    "z standard normal, two components. Binomial responses have the same curves, on the logit scale, and 20 trials.",
+    "In the regime null the experts' slopes are constant, at their means over u.",
+    "RASE: root of the mean, over the grid and over the coefficients of the gate or of the experts, of squared errors. "
+    "Experts are numbered by their mean intercepts.",
+    "n^-2/5 is the rate of curves with two derivatives when h falls as n^-1/5; at a fixed h bias stays.",
+)
+
+
+def standin(u: np.ndarray, family: str = "normal", null: bool = False) -> dict[str, np.ndarray]:
+    """True coefficients at u (m,), a row for each.
+
+    Parameters
+    ----------
+    u : ndarray, shape (m,)
+        On [0, 1].
+    family : "normal" or "binomial"
+    null : bool
+        Whether the experts' slopes are constant.
+    """
+    rise, fall = 0.5 + 0.35 * u, -0.2 + 0.1 * u + 0.3 * (u - 0.5) ** 2
+    if null:
+        rise, fall = np.full_like(u, 0.675), np.full_like(u, -0.125)
+    common = 0.1 * np.sin(np.pi * u)
+    low, high = common - 0.45 + 0.35 * np.sin(2 * np.pi * u), common + 0.55 + 0.25 * np.cos(2 * np.pi * u)
+    alpha = np.moveaxis(np.array([[low, rise], [high, fall]]), -1, 0)
+    # The stand-in's logit is of component 1 against 2; ours of the second against the first, the reference.
+    beta = -np.moveaxis(np.array([[-0.2 + 0.7 * (u - 0.5), 0.45 - 0.55 * u]]), -1, 0)
+    delta = np.log(np.array([0.35 + 0.05 * u, 0.45 - 0.03 * u])).T
+    return {"beta": beta, "alpha": alpha} | ({"delta": delta} if family == "normal" else {})
+
+
+def regime(family: str, null: bool = False) -> Regime:
+    """Simulation 1 ("normal") or 2 ("binomial"), or the same with constant slopes.
+
+    Parameters
+    ----------
+    family : "normal" or "binomial"
+    null : bool
+
+    Returns
+    -------
+    Regime
+        Its truth is the curves on GRID; its covariates are a tuple (x, z, u, size).
+    """
+    model, trials = varying_coefficient(family, 2), FAMILIES[family]
+
+    def draw(key: Array, n: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        keys = jax.random.split(as_key(key), 4)
+        with jax.enable_x64(True):
+            x, z = (np.asarray(jax.random.normal(one, (n, 1))) for one in keys[:2])
+            u = np.asarray(jax.random.uniform(keys[2], (n,)))
+        y = model.simulate(keys[3], standin(u, family, null), x, z, size=trials)
+        return (x, z, u, np.full(n, float(trials))), y
+
+    what = "slopes constant" if null else "all curves vary"
+    title = f"two {family} components, {what}"
+    exponents = {"gate": -0.4, "experts": -0.4}
+    name, truth = "null" if null else "curves", standin(GRID, family, null)
+    return Regime(name, title, model, lambda n: truth, rase, exponents, draw=draw, assumptions=ASSUMPTIONS)
+
+
+def rase(params: Params, truth: Params) -> dict[str, Array]:
+    """Root average squared errors of the gate's curves and of the experts'.
+
+    Parameters
+    ----------
+    params, truth : dict of str to array
+        Coefficients on the grid, a row for each point.
+    """
+    return {
+        block: jnp.sqrt(jnp.mean(losses.rase(params[name], truth[name]) ** 2))
+        for block, name in BLOCKS.items()
+        if name in truth
+    }

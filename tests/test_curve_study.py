@@ -1,0 +1,123 @@
+"""Studies of varying coefficients: truths, data, a cell of each estimator, what the tables say of made-up rows."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracle_varying as oracle
+import pytest
+
+from comparisons import cell, curve_regimes, curve_studies, curve_summary, engine
+from comparisons.curve_regimes import GRID
+from comparisons.store import Store
+from comparisons.study import Cell
+from mle import glrt, kernel_em
+
+SMALL = {"engine": "consistent", "h": 0.3, "n_init": 2, "undersmooth": 0.9, "bootstrap": 20, "glrt": 20}
+SHORT = {"basis": "hilbert", "num_warmup": 100, "num_samples": 100, "num_chains": 2, "attempts": 1}
+
+
+def study(**settings):
+    """Return Simulation 1 with 150 rows."""
+    whole = curve_studies.study("normal", quick=True)
+    given = {name: {**whole.settings[name], **changes} for name, changes in settings.items()}
+    return replace(whole, settings=given, sizes=dict.fromkeys(given, (150,)), replicates=dict.fromkeys(given, 1))
+
+
+# Truths and data -------------------------------------------------------------------------------------------------
+
+
+def test_the_truth_is_the_published_standin():
+    for name, values in oracle.standin(GRID).items():
+        np.testing.assert_allclose(curve_regimes.standin(GRID)[name], values, rtol=1e-13)
+    assert "delta" not in curve_regimes.standin(GRID, "binomial")
+
+
+def test_under_the_null_slopes_are_constant_at_their_means_and_nothing_else_changes():
+    u = np.linspace(0, 1, 2001)
+    null, full = curve_regimes.standin(u, null=True), curve_regimes.standin(u)
+    np.testing.assert_allclose(null["alpha"][..., 1], np.tile(full["alpha"][..., 1].mean(axis=0), (2001, 1)), atol=1e-4)
+    np.testing.assert_array_equal(null["alpha"][..., 0], full["alpha"][..., 0])
+    np.testing.assert_array_equal(null["beta"], full["beta"])
+
+
+def test_regimes_are_told_apart_and_data_are_shared_by_estimators():
+    regimes = [curve_regimes.regime(family, null) for family in ("normal", "binomial") for null in (False, True)]
+    assert len({str(one.fingerprint(500)) for one in regimes}) == 4
+    plan = curve_studies.study("binomial")
+    ((x, z, u, size), y, truth), other = (
+        plan.data(Cell("curves", 500, 3, name)) for name in ("consistent-0.18", "posterior-hilbert")
+    )
+    np.testing.assert_array_equal(y, other[1])
+    assert (x.shape, z.shape, u.shape, set(size)) == ((500, 1), (500, 1), (500,), {20.0})
+    assert (y <= 20).all()
+    assert truth["alpha"].shape == (20, 2, 2)
+
+
+# Cells -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_cell_holds_errors_coverage_and_tests():
+    plan = study(**{"consistent-0.21": SMALL})
+    one = Cell("curves", 150, 0, "consistent-0.21")
+    row = cell.run(plan, one).payload
+    assert row["error"] == ""
+    (x, z, u, _), y, truth = plan.data(one)
+    fit = kernel_em.fit(
+        plan.regime("curves").moe, x, z, u, y, h=0.3, u_range=(0, 1), grid=GRID, init=truth, engine="consistent"
+    )
+    assert row["log_likelihood"] == pytest.approx(fit.log_likelihood, abs=0.01)
+    by_hand = np.sqrt(np.mean((fit.params["alpha"] - truth["alpha"]) ** 2))
+    assert row["error_experts"] == pytest.approx(by_hand, rel=0.02)
+    assert row["p_chi-square"] == pytest.approx(
+        glrt.test(fit, constant=["alpha[:,1]"], method="chi-square").p_value, abs=0.02
+    )
+    assert 1 / 21 <= row["p_bootstrap"] <= 1
+    assert curve_summary.kinds([row]) == ["rice", "fan-zhang", "package", "rice, less smooth", "bootstrap, less smooth"]
+    widths = [curve_summary.held([row], "rice", level, "experts", "width")[0] for level in (0.9, 0.95)]
+    assert widths[0] < widths[1]
+
+
+def test_a_posterior_cell_holds_errors_and_coverage():
+    plan = study(**{"posterior-hilbert": SHORT})
+    row = cell.run(plan, Cell("curves", 150, 0, "posterior-hilbert")).payload
+    assert row["error"] == ""
+    assert row["status"] in ("ok", "failed_gate")
+    assert 0 < row["error_experts"] < row["radius_experts"] < 1
+    assert curve_summary.kinds([row]) == ["credible"]
+
+
+def test_draws_of_curves_are_kept_on_request(tmp_path):
+    plan = study(**{"consistent-0.24": SMALL | {"bootstrap": 0, "glrt": 0}})
+    with Store(tmp_path / "results.sqlite", plan) as store:
+        engine.run(plan, store, workers=1, keep_draws=True)
+        assert len(list((tmp_path / "draws").glob("*.nc"))) == 2
+        assert {row["status"] for row in store.rows()} == {"ok"}
+        assert "p_bootstrap" not in store.rows()[0]
+
+
+# What is said of them --------------------------------------------------------------------------------------------
+
+
+def made_up(regime, holds, p):
+    return {
+        "regime": regime,
+        "estimator": "kernel",
+        "status": "ok",
+        "error_gate": 0.2,
+        "error_experts": 0.1,
+        "p_chi-square": p,
+        **{f"holds rice 0.95 alpha[{c},{j}]": holds for c in range(2) for j in range(2)},
+        **{f"holds rice, less smooth 0.95 alpha[{c},{j}]": 1.0 for c in range(2) for j in range(2)},
+    }
+
+
+def test_tables_are_means_over_data_sets(tmp_path):
+    rows = [made_up("curves", h, p) for h, p in ((1.0, 0.01), (0.0, 0.2), (1.0, 0.03), (1.0, 0.5))]
+    rows.append({"regime": "curves", "estimator": "kernel", "status": "error"})
+    text = curve_summary.table(rows)
+    assert "curves, kernel, rice " in text
+    assert "0.750 (0.250)" in text
+    assert "curves (power), kernel" in text
+    assert "0.500 (0.289)" in text
+    assert "0.200 (0.000)" in text
+    assert curve_summary.figure(rows, tmp_path / "bands.png").stat().st_size > 1000

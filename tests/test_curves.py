@@ -1,0 +1,338 @@
+"""The posterior of coefficient curves: density against SciPy, draws against a closed form, labels, bands, errors."""
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import arviz_stats as azs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import oracle_varying as oracle
+import pytest
+import xarray as xr
+from curve_cases import SIZES, draw_rows
+from numpyro.infer.util import log_density
+from scipy import stats
+from scipy.special import logsumexp
+
+from bayes_moe import credible, curve_draws, curves, diagnostics, varying_coefficient
+from bayes_moe.bases import BSplines, HilbertGP
+from bayes_moe.sampler import as_arrays
+from bayes_moe.smooth import SmoothModel
+from comparisons import curve_figures
+from mle import bands, kernel_em
+
+BASES = {"hilbert": HilbertGP(6), "bspline": BSplines(7)}
+QUICK = {"num_warmup": 300, "num_samples": 500, "num_chains": 2, "progress_bar": False}
+MAX_STANDARD_ERRORS = 5.0
+MIN_ESS = 400
+
+
+# The density -----------------------------------------------------------------------------------------------------
+
+# Of each part of a curve, the default prior in SciPy's words.
+PRIORS = {
+    "mean": stats.norm(0, 2),
+    "trend": stats.norm(0, 2),
+    "amplitude": stats.halfnorm(0, 1),
+    "lengthscale": stats.lognorm(0.4, scale=0.3),
+    "weights": stats.norm(0, 1),
+    "delta_mean": stats.norm(0, 1),
+    "delta_trend": stats.norm(0, 1),
+    "delta_amplitude": stats.halfnorm(0, 0.5),
+}
+
+
+def slow_curves(basis, values, name, label, u):
+    """Return one coefficient at u: its mean, and the sum over basis functions where it varies."""
+    flat = dict(zip(label["all"], np.ravel(values[f"{name}_mean"]), strict=True))
+    out = {one: np.full(len(u), mean) for one, mean in flat.items()}
+    for v, one in enumerate(label["varying"]):
+        w = values[f"{name}_weights"][v]
+        amplitude, rows = values[f"{name}_amplitude"][v], basis.rows(u)
+        if basis.name == "bspline":
+            out[one] += values[f"{name}_trend"][v] * rows[0] + amplitude * (w @ rows[1:])
+            continue
+        length = values[f"{name}_lengthscale"][v]
+        omega = np.arange(1, basis.functions + 1) * np.pi / (2 * basis.boundary)
+        density = amplitude**2 * np.sqrt(2 * np.pi) * length * np.exp(-0.5 * (length * omega) ** 2)
+        phi = np.sin(omega[:, None] * (u - 0.5 + basis.boundary)) / np.sqrt(basis.boundary)
+        out[one] += (np.sqrt(density) * w) @ phi
+    return out
+
+
+def density_case(family, kind, constant, components=2):
+    """Return the package's log density at random values of all sites, and SciPy's."""
+    model, (x, z, u, y) = draw_rows(family, n=15, components=components)
+    model, basis = replace(model, constant=constant), BASES[kind]
+    rng = np.random.default_rng(4)
+    with jax.enable_x64(True):
+        data = model.observe(x, z, u, y, size=SIZES[family], u_range=(0, 1))
+        smooth = SmoothModel(model, basis)
+        inputs = as_arrays((smooth, curves.priors_of(smooth), data, basis.rows(data.u), basis.rows(np.array([0.5]))))
+        sites = smooth.fields | smooth.weights
+        values = {name: 0.5 * rng.normal(size=field.shape) for name, field in sites.items()}
+        values |= {n: np.exp(v) for n, v in values.items() if n.split("_")[1] in ("amplitude", "lengthscale")}
+        found = float(log_density(curves.posterior_model, (inputs, jnp.asarray(data.y)), {}, values)[0])
+    prior = sum(PRIORS.get(n, PRIORS[n.split("_")[1]]).logpdf(value).sum() for n, value in values.items())
+    expected = prior + slow_likelihood(family, model, basis, values, (x, z, u, y))
+    return found, expected
+
+
+def slow_likelihood(family, model, basis, values, rows):
+    x, z, u, y = rows
+    by_label = {}
+    for name in ("beta", "alpha", "delta"):
+        if name in model.fields and np.prod(model.fields[name].shape):
+            every = [one for one in model.labels if one.startswith(name)]
+            fixed = set(np.array(model.labels)[model.select(model.constant)])
+            label = {"all": every, "varying": [one for one in every if one not in fixed]}
+            by_label |= slow_curves(basis, values, name, label, u)
+    total = 0.0
+    for i in range(len(y)):
+        flat = np.array([by_label[one][i] for one in model.labels])
+        like = {name: np.zeros(field.shape) for name, field in model.fields.items()}
+        total += logsumexp(oracle.log_joint(family, oracle.unflatten(like, flat), x[i], z[i], y[i], SIZES[family]))
+    return total
+
+
+@pytest.mark.parametrize("constant", [(), ("alpha[:,1]",), ("beta",)], ids=["all vary", "one slope", "gate"])
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("family", oracle.FAMILIES)
+def test_the_density_is_scipys(family, kind, constant):
+    found, expected = density_case(family, kind, constant)
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_the_density_is_scipys_for_other_numbers_of_components(components):
+    found, expected = density_case("normal", "hilbert", (), components)
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+# A closed form ---------------------------------------------------------------------------------------------------
+
+SIGMA, AMPLITUDE, LENGTH, MEAN_SD = 0.4, 0.8, 0.25, 2.0
+TIGHT = 0.005  # sd of the logarithm of what is held: enough for five standard errors
+
+
+def held(value):
+    return dist.LogNormal(np.log(value), TIGHT)
+
+
+@cache
+def regression():
+    """Return a posterior of one normal component with everything held but the curves, and its data."""
+    rng = np.random.default_rng(2)
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=1, constant=["delta"])
+    z, u = rng.normal(size=(60, 1)), np.append(rng.uniform(size=58), [0, 1])
+    y = np.sin(5 * u) + u * z[:, 0] + SIGMA * rng.normal(size=60)
+    prior = {
+        "alpha_amplitude": held(AMPLITUDE),
+        "alpha_lengthscale": held(LENGTH),
+        "delta_mean": dist.Normal(np.log(SIGMA), TIGHT),
+    }
+    none = np.zeros((60, 0))
+    tree = curves.sample(model, none, z, u, y, rng_key=0, prior=prior, grid=8, **QUICK | {"num_samples": 1000})
+    return model, tree, (z, u, y)
+
+
+def exact_regression(z, u, y, grid, amplitude):
+    """Posterior mean and sd (G, 2) of both curves: regression with Gaussian processes, exact covariance."""
+
+    def prior(one, other):
+        return MEAN_SD**2 + amplitude**2 * np.exp(-0.5 * ((one[:, None] - other) / LENGTH) ** 2)
+
+    design = [np.ones(len(u)), z[:, 0]]
+    noise = SIGMA**2 * np.eye(len(u))
+    total = noise + sum(d[:, None] * prior(u, u) * d for d in design)
+    means, sds = [], []
+    for d in design:
+        cross = prior(grid, u) * d
+        means.append(cross @ np.linalg.solve(total, y))
+        sds.append(np.sqrt(np.diag(prior(grid, grid) - cross @ np.linalg.solve(total, cross.T))))
+    return np.array(means).T, np.array(sds).T
+
+
+def deviations(amplitude):
+    """Largest |difference| of posterior means and of sds from the closed form's, in Monte Carlo standard errors."""
+    _, tree, (z, u, y) = regression()
+    draws = tree["posterior"]["alpha"][..., 0, :]  # chain, draw, grid, feature
+    mean, sd = exact_regression(z, u, y, draws["grid"].values, amplitude)
+    ess = azs.ess(draws).values
+    assert ess.min() > MIN_ESS
+    of_means = np.abs(draws.mean(("chain", "draw")).values - mean) / (sd / np.sqrt(ess))
+    of_sds = np.abs(draws.std(("chain", "draw")).values / sd - 1) * np.sqrt(2 * ess)
+    return max(of_means.max(), of_sds.max())
+
+
+def test_one_normal_component_is_gaussian_process_regression():
+    assert deviations(AMPLITUDE) < MAX_STANDARD_ERRORS
+
+
+def test_another_amplitude_would_show():
+    assert deviations(0.5 * AMPLITUDE) > MAX_STANDARD_ERRORS
+
+
+# The tree, labels, bands -----------------------------------------------------------------------------------------
+
+
+@cache
+def mixture(basis="hilbert"):
+    """Return the model of Simulation 1 with constant dispersions, and a posterior given 150 rows of it."""
+    rng = np.random.default_rng(1)
+    model = varying_coefficient("normal", 2, constant=["delta"])
+    x, z, u = rng.normal(size=(150, 1)), rng.normal(size=(150, 1)), rng.uniform(2, 4, size=150)
+    y = model.simulate(1, oracle.standin((u - 2) / 2), x, z)
+    prior = {"alpha_lengthscale": held(0.4), "beta_amplitude": dist.HalfNormal(0.5)}
+    chosen = {"hilbert": HilbertGP(8), "bspline": BSplines(8)}[basis]
+    prior = prior if basis == "hilbert" else {}
+    settings = QUICK | {"log_likelihood": True, "posterior_predictive": True}
+    tree = curves.sample(model, x, z, u, y, rng_key=3, basis=chosen, prior=prior, u_range=(2, 4), grid=9, **settings)
+    return model, tree, (x, z, u, y)
+
+
+@pytest.mark.parametrize("basis", ["hilbert", "bspline"])
+def test_label_free_quantities_pass_the_sampling_gate(basis):
+    model, tree, _ = mixture(basis)
+    verdict = diagnostics.check(tree, curve_draws.invariants(model, tree))
+    assert verdict.passed, str(verdict)
+
+
+def test_curves_are_ordinary_variables_in_the_users_units():
+    _, tree, (_, _, u, y) = mixture()
+    assert tree["posterior"]["alpha"].dims == ("chain", "draw", "grid", "expert", "expert_feature")
+    assert tree["relabelled"]["beta"].dims == ("chain", "draw", "grid", "adapter", "gate_feature")
+    np.testing.assert_allclose(tree["posterior"]["grid"], np.linspace(2, 4, 9))
+    assert tree["posterior"]["alpha_curve"].values.tolist() == ["alpha[0,0]", "alpha[0,1]", "alpha[1,0]", "alpha[1,1]"]
+    assert "delta_amplitude" not in tree["posterior"]
+    assert np.ptp(tree["posterior"]["delta"].values, axis=2).max() == 0
+    order = tree["observed_data"]["obs_id"].values
+    np.testing.assert_array_equal(tree["observed_data"]["y"], y[order])
+    np.testing.assert_allclose(tree["constant_data"]["u"], u[order])
+    np.testing.assert_array_equal(tree["log_likelihood"]["obs_id"], order)
+
+
+def test_log_likelihoods_are_those_of_the_curves():
+    model, tree, _ = mixture()
+    total = tree["log_likelihood"]["y"].sum("obs_id")
+    np.testing.assert_allclose(curve_draws.invariants(model, tree)["log_likelihood"], total, rtol=1e-9)
+    assert tree["posterior_predictive"]["y"].shape == (2, 500, 150)
+
+
+def test_curves_anywhere_are_those_on_the_grid():
+    model, tree, _ = mixture()
+    found = curve_draws.at(model, tree, tree["posterior"]["grid"].values)
+    for name, values in found.items():
+        expected = tree["relabelled"][name].values.reshape(values.shape)
+        np.testing.assert_allclose(values, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_a_tree_survives_a_file(tmp_path):
+    model, tree, _ = mixture()
+    tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
+    read = xr.open_datatree(tmp_path / "tree.nc", engine="h5netcdf").load()
+    xr.testing.assert_equal(curve_draws.invariants(model, read), curve_draws.invariants(model, tree))
+    xr.testing.assert_equal(
+        curve_draws.relabel(model, read)["relabelled"].to_dataset(), tree["relabelled"].to_dataset()
+    )
+
+
+def with_switched_labels(tree):
+    """Return a copy in which every other draw has its two components the other way round."""
+    out = tree.copy()
+    posterior = out["posterior"].to_dataset().copy(deep=True)
+    for name, values in posterior.data_vars.items():
+        array = values.values
+        some = array[:, ::2]
+        if name.startswith("beta"):
+            sign = 1 if name in ("beta_amplitude", "beta_lengthscale") else -1
+            array[:, ::2] = sign * some
+        elif name in ("alpha", "delta"):
+            array[:, ::2] = some[:, :, :, ::-1]
+        elif name.endswith("_mean"):
+            array[:, ::2] = some[:, :, ::-1]
+        else:
+            array[:, ::2] = np.roll(some, 2, axis=2)  # curves 0 and 1 are of one expert, 2 and 3 of the other
+        posterior[name] = values.copy(data=array)
+    out["posterior"] = xr.DataTree(posterior)
+    return out
+
+
+def test_switched_labels_are_put_right_curve_by_curve_and_raw_draws_kept():
+    model, tree, _ = mixture()
+    switched = with_switched_labels(tree)
+    found = curve_draws.relabel(model, switched)
+    for name in model.fields:
+        np.testing.assert_allclose(found["relabelled"][name], tree["relabelled"][name], atol=1e-10)
+        np.testing.assert_array_equal(found["posterior"][name], switched["posterior"][name])
+    assert (found["relabelled"]["permutation"] != tree["relabelled"]["permutation"]).any()
+    assert switched["posterior"]["alpha"].std("draw").max() > 2 * tree["relabelled"]["alpha"].std("draw").max()
+
+
+def test_label_free_quantities_do_not_see_a_switch():
+    model, tree, _ = mixture()
+    same = curve_draws.invariants(model, with_switched_labels(tree))
+    for name, values in curve_draws.invariants(model, tree).data_vars.items():
+        np.testing.assert_allclose(same[name], values, rtol=1e-8, atol=1e-8)
+
+
+def test_bands_hold_the_share_of_draws_that_they_claim():
+    model, tree, _ = mixture()
+    whole = credible.bands(model, tree, level=0.9)
+    inside = (np.abs(whole.draws - whole.fit.level) <= whole.half + 1e-12).all(axis=1)
+    np.testing.assert_allclose(inside.mean(axis=0), 0.9, atol=0.002)
+    each = credible.bands(model, tree, level=0.9, simultaneous=False)
+    inside = (np.abs(each.draws - each.fit.level) <= each.half + 1e-12).mean(axis=0)
+    np.testing.assert_allclose(inside, 0.9, atol=0.002)
+    assert (each.half <= whole.half + 1e-12).all()
+    constant = [model.labels.index(f"delta[{c}]") for c in range(2)]
+    np.testing.assert_allclose(each.half[:, constant], whole.half[:, constant])
+
+
+def test_both_kinds_of_bands_are_laid_over_each_other():
+    model, tree, (x, z, u, y) = mixture()
+    grid = tree["posterior"]["grid"].values
+    fit = kernel_em.fit(replace(model, constant=()), x, z, u, y, h=0.3, u_range=(2, 4), grid=grid, random_state=0)
+    found = {"kernel": bands.asymptotic(fit), "posterior": credible.bands(model, tree)}
+    figure = curve_figures.curves(found, oracle.standin((grid - 2) / 2))
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [line.get_label() for line in shown[0].lines] == ["kernel", "posterior", "truth"]
+    np.testing.assert_array_equal(shown[3].lines[1].get_ydata(), found["posterior"].fit.level[:, 3])
+    edges = shown[3].collections[1].get_paths()[0].vertices[:, 1]
+    assert edges.max() == found["posterior"].upper["alpha"][:, 0, 1].max()
+
+
+def test_where_constants_tell_components_apart_they_keep_their_numbers():
+    assert curve_draws.exchangeable(varying_coefficient("normal", 2, constant=["alpha[:,1]", "delta"]))
+    assert not curve_draws.exchangeable(varying_coefficient("normal", 2, constant=["alpha[1,1]"]))
+
+
+# Bad input -------------------------------------------------------------------------------------------------------
+
+
+def attempt(**changes):
+    model, (x, z, u, y) = draw_rows("normal")
+    return curves.sample(model, x, z, u, y, rng_key=0, **changes)
+
+
+BAD = {
+    "an unknown prior": (lambda: attempt(prior={"alpha_width": dist.Normal()}), "prior", "alpha_amplitude"),
+    "a prior of negative amplitudes": (lambda: attempt(prior={"beta_amplitude": dist.Normal()}), "prior", "Positive"),
+    "another basis's prior": (lambda: attempt(prior={"beta_trend": dist.Normal()}), "prior", "beta_lengthscale"),
+    "no starts": (lambda: attempt(n_init=0), "n_init", "at least 1"),
+    "no basis": (lambda: attempt(basis="wavelets"), "basis", "hilbert"),
+    "no grid": (lambda: attempt(grid=1), "grid", "2 points"),
+    "no draws": (lambda: attempt(num_samples=0), "num_samples", "at least 1"),
+    "a level above one": (lambda: credible.bands(*mixture()[:2], level=95.0), "level", "between 0 and 1"),
+    "u beyond the range": (lambda: curve_draws.at(*mixture()[:2], [4.1]), "u", "extrapolated"),
+}
+
+
+@pytest.mark.parametrize(("call", "argument", "hint"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_by_name(call, argument, hint):
+    with pytest.raises(ValueError, match=rf"^{argument}(?!\w)") as caught:
+        call()
+    assert re.search(hint, str(caught.value)), str(caught.value)
