@@ -68,6 +68,8 @@ def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str
 def judged(band: Bands, kind: str, problem: Problem) -> dict[str, float]:
     """Of each coefficient's band, whether it holds the whole true curve, and its mean width; keys name kind and level.
 
+    Where the local information is singular a band would be infinitely wide and hold everything: it counts as missing.
+
     Parameters
     ----------
     band : Bands
@@ -76,9 +78,11 @@ def judged(band: Bands, kind: str, problem: Problem) -> dict[str, float]:
     problem : Problem
     """
     inside, widths = band.covers(problem.truth), 2 * band.half.mean(axis=0)
-    labels = problem.moe.labels
-    out = {f"holds {kind} {band.level:g} {label}": float(one) for label, one in zip(labels, inside, strict=True)}
-    return out | {f"width {kind} {band.level:g} {label}": float(w) for label, w in zip(labels, widths, strict=True)}
+    out = {f"missing {kind} {band.level:g}": float((~np.isfinite(widths)).mean())}
+    for label, one, width in zip(problem.moe.labels, inside, widths, strict=True):
+        if np.isfinite(width):
+            out |= {f"holds {kind} {band.level:g} {label}": float(one), f"width {kind} {band.level:g} {label}": width}
+    return out
 
 
 @float64

@@ -64,12 +64,14 @@ def held(rows: Rows, kind: str, level: float, block: str, what: str = "holds") -
 
 def _coverage(rows: Rows) -> str:
     head = f"{'whole curves held (s.e.)':<56}" + "".join(f"{f'{b} {lv:.0%}':>18}" for b in BLOCKS for lv in LEVELS)
-    lines = [head]
+    lines = [head + f"{'no band':>10}"]
     for (regime, estimator), mine in groups(rows).items():
         for kind in kinds(mine):
             found = [held(mine, kind, level, block) for block in BLOCKS for level in LEVELS]
             cells = [with_error(values) if len(values) else "" for values in found]
-            lines.append(f"{f'{regime}, {estimator}, {kind}':<56}" + "".join(f"{cell:>18}" for cell in cells))
+            missing = np.mean([row.get(f"missing {kind} {level:g}", 0.0) for row in mine for level in LEVELS])
+            line = f"{f'{regime}, {estimator}, {kind}':<56}" + "".join(f"{cell:>18}" for cell in cells)
+            lines.append(line + f"{missing:>10.1%}")
     return "\n".join(lines)
 
 
