@@ -104,6 +104,33 @@ class Bands:
         return inside.all(axis=0) if self.simultaneous else inside
 
 
+def critical(draws: np.ndarray, centre: np.ndarray, se: np.ndarray, level: float, simultaneous: bool) -> np.ndarray:
+    """The c for which centre +- c se holds a share ``level`` of the draws, whole curves or their points.
+
+    The ``level`` quantile over draws of max_u |draw(u) - centre(u)| / se(u), of each curve; or of the ratio at each u.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (draws, G, P)
+    centre, se : ndarray, shape (G, P)
+    level : float
+    simultaneous : bool
+        Over the G points of the grid.
+
+    Returns
+    -------
+    ndarray, shape (P,) or (G, P)
+
+    References
+    ----------
+    Ruppert, Wand and Carroll (2003), section 6.5.
+    """
+    deviation = np.abs(draws - centre) / np.where(se > 0, se, 1.0)
+    if simultaneous:
+        deviation = deviation.max(axis=1)
+    return np.quantile(deviation, level, axis=0, method="higher")
+
+
 def check_level(level: object) -> None:
     """Refuse a nominal coverage outside (0, 1)."""
     if isinstance(level, bool) or not isinstance(level, float | np.floating) or not 0 < level < 1:

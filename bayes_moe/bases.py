@@ -1,7 +1,8 @@
 """Smooth functions of u in [0, 1] as sums of basis functions, whose weights are standard normal a priori.
 
 A basis says what its smoothness parameters are called and where they live, evaluates its functions once, in NumPy, and
-makes curves of parameters and weights, in JAX. To add one, write such a class and a row in ``BASES``.
+makes curves of parameters and weights, in JAX. To add one, write such a class and a row in ``BASES``, and give its
+smoothness parameters priors in ``curves.DEFAULTS``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Protocol
 
 import jax.numpy as jnp
@@ -53,9 +55,14 @@ class HilbertGP:
     Parameters
     ----------
     functions : int
-        Eigenfunctions. They resolve length scales down to about 3.5 L / functions.
+        Eigenfunctions. They resolve length scales down to about 1.75 L / functions.
     boundary : float
-        L, above 1/2. Length scales up to about (L - 1/2) / 2 keep their covariance; longer ones lose variance.
+        L, above 1/2. At the ends of [0, 1] the variance falls short by a share of exp(-2 (L - 1/2)^2 / lengthscale^2).
+
+    Raises
+    ------
+    ValueError
+        For no functions, or a boundary that is not above 1/2 and finite.
 
     References
     ----------
@@ -72,9 +79,10 @@ class HilbertGP:
     }
 
     def __post_init__(self) -> None:
-        check_count("functions", self.functions)
-        if not self.boundary > 0.5:
+        object.__setattr__(self, "functions", check_count("functions", self.functions))
+        if not isinstance(self.boundary, Real) or not 0.5 < self.boundary < math.inf:
             raise ValueError(f"boundary must be above 0.5, where the range of u ends, got {self.boundary!r}. Try 1.5.")
+        object.__setattr__(self, "boundary", float(self.boundary))
 
     @property
     def weights(self) -> int:
@@ -84,12 +92,12 @@ class HilbertGP:
     @float64
     def rows(self, u: np.ndarray) -> np.ndarray:
         """Eigenfunctions at u (n,) in [0, 1], (functions, n)."""
-        return np.asarray(eigenfunctions(jnp.asarray(u) - 0.5, float(self.boundary), self.functions)).T
+        return np.asarray(eigenfunctions(jnp.asarray(u) - 0.5, self.boundary, self.functions)).T
 
     def curves(self, smoothness: Mapping[str, Array], weights: Array, rows: Array) -> Array:
         """Curves (V, n). The root of S is written out: that of NumPyro's S has no gradient where S underflows."""
         amplitude, length = (smoothness[name][:, None] for name in ("amplitude", "lengthscale"))
-        omega = sqrt_eigenvalues(float(self.boundary), self.functions, 1)
+        omega = sqrt_eigenvalues(self.boundary, self.functions, 1)
         root = amplitude * jnp.sqrt(math.sqrt(2 * math.pi) * length) * jnp.exp(-jnp.square(length * omega) / 4)
         return (root * weights) @ rows
 
@@ -106,9 +114,14 @@ class BSplines:
     functions : int
         B-splines, at least 5, with equidistant knots.
 
+    Raises
+    ------
+    ValueError
+        For too few functions.
+
     References
     ----------
-    Lang and Brezger (2004), "Bayesian P-splines"; Sørbye and Rue (2014) for the scaling.
+    Lang and Brezger (2004), "Bayesian P-splines"; Sørbye and Rue (2014) for scaling, they by the geometric mean.
     """
 
     functions: int = 20
@@ -117,7 +130,7 @@ class BSplines:
     smoothness: ClassVar[Mapping[str, Constraint]] = {"trend": constraints.real, "amplitude": constraints.positive}
 
     def __post_init__(self) -> None:
-        check_count("functions", self.functions, DEGREE + PENALISED)
+        object.__setattr__(self, "functions", check_count("functions", self.functions, DEGREE + PENALISED))
 
     @property
     def weights(self) -> int:
@@ -148,7 +161,13 @@ BASES: dict[str, type[Basis]] = {basis.name: basis for basis in (HilbertGP, BSpl
 
 
 def basis_named(basis: str | Basis) -> Basis:
-    """Look a basis up by name, with its defaults, or take one as it is."""
+    """Look a basis up by name, with its defaults, or take one as it is.
+
+    Raises
+    ------
+    ValueError
+        For what is neither.
+    """
     if isinstance(basis, tuple(BASES.values())):
         return basis
     if not isinstance(basis, str) or basis not in BASES:

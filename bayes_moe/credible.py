@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
-from bayes_moe.bands import Bands, Centre, check_level
+from bayes_moe.bands import Bands, Centre, check_level, critical
 from bayes_moe.curve_draws import flat_curves
 from bayes_moe.varying import VaryingCoefficient
 
@@ -41,9 +40,6 @@ def bands(model: VaryingCoefficient, tree: xr.DataTree, *, level: float = 0.95, 
     check_level(level)
     draws = flat_curves(tree["relabelled"], model)
     centre, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
-    deviation = np.abs(draws - centre) / np.where(sd > 0, sd, 1.0)
-    if simultaneous:
-        deviation = deviation.max(axis=1)
-    c = np.quantile(deviation, level, axis=0, method="higher")
+    c = critical(draws, centre, sd, level, simultaneous)
     fit = Centre(model, tree["relabelled"]["grid"].values, centre)
     return Bands(fit, level, simultaneous, "credible", sd, c, draws=draws)

@@ -19,7 +19,8 @@ from bayes_moe import relabel as labelling
 from bayes_moe.bases import BASES
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
-from bayes_moe.indexed import IndexedObservations, check_range
+from bayes_moe.datatree import flat_variables
+from bayes_moe.indexed import IndexedObservations, scale_points
 from bayes_moe.parameters import Params
 from bayes_moe.smooth import SmoothModel
 from bayes_moe.varying import VaryingCoefficient, by_name, permute
@@ -82,8 +83,12 @@ def _rows(data: IndexedObservations, values: Mapping[str, np.ndarray]) -> xr.Dat
 def data_of(model: VaryingCoefficient, tree: xr.DataTree) -> IndexedObservations:
     """The data of a tree, as the model reads them."""
     rows = {name: tree["constant_data"][name].values for name in ("x", "z", "u", "size")}
-    ends = tree.attrs["u_low"], tree.attrs["u_high"]
-    return model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends)
+    return model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends_of(tree))
+
+
+def ends_of(tree: xr.DataTree) -> tuple[float, float]:
+    """The u, in the user's units, that are 0 and 1 to the basis."""
+    return tree.attrs["u_low"], tree.attrs["u_high"]
 
 
 def smooth_of(model: VaryingCoefficient, tree: xr.DataTree) -> SmoothModel:
@@ -94,15 +99,21 @@ def smooth_of(model: VaryingCoefficient, tree: xr.DataTree) -> SmoothModel:
 
 def _sites(smooth: SmoothModel, tree: xr.DataTree) -> Params:
     """Parameters and weights of all draws in a row."""
-    posterior = tree["posterior"].to_dataset().stack(sample=("chain", "draw")).transpose("sample", ...)
-    return {name: jnp.asarray(posterior[name].values) for name in smooth.fields | smooth.weights}
+    draws = flat_variables(tree["posterior"].dataset, smooth.fields | smooth.weights)
+    return {name: jnp.asarray(values) for name, values in draws.items()}
 
 
-def flat_curves(group: xr.DataTree | xr.Dataset, model: VaryingCoefficient) -> np.ndarray:
-    """Curves of all chains in a row, coefficients in the order of their labels: (draws, G, P)."""
-    stacked = xr.Dataset(group.data_vars).stack(sample=("chain", "draw")).transpose("sample", ...)
-    draws = [stacked[name].values for name in model.fields if name in stacked]  # one component has no gate
-    return np.concatenate([values.reshape(*values.shape[:2], -1) for values in draws], axis=-1)
+def flat_curves(group: xr.DataTree, model: VaryingCoefficient) -> np.ndarray:
+    """Curves of all chains in a row, coefficients in the order of their labels: (draws, G, P).
+
+    Parameters
+    ----------
+    group : xarray.DataTree
+        ``posterior`` or ``relabelled``.
+    model : VaryingCoefficient
+    """
+    draws = flat_variables(group.dataset, [name for name in model.fields if name in group])  # one component: no gate
+    return np.concatenate([values.reshape(*values.shape[:2], -1) for values in draws.values()], axis=-1)
 
 
 # Labels --------------------------------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ def relabel(model: VaryingCoefficient, tree: xr.DataTree) -> xr.DataTree:
     Papastamoulis and Iliopoulos (2010).
     """
     posterior = tree["posterior"].to_dataset()
-    flat = flat_curves(posterior, model)
+    flat = flat_curves(tree["posterior"], model)
     order = np.tile(np.arange(model.components), (len(flat), 1))
     if model.components > 1 and exchangeable(model):
         lp = tree["sample_stats"]["lp"].transpose("chain", "draw").values.ravel()
@@ -153,7 +164,7 @@ def relabel(model: VaryingCoefficient, tree: xr.DataTree) -> xr.DataTree:
 
 
 def exchangeable(model: VaryingCoefficient) -> bool:
-    """Whether components may be renumbered: what is constant is so in all of them."""
+    """Whether ``constant`` lets components be renumbered: what is constant is so in all of them."""
     constant = by_name(model, model.select(model.constant))
     return all((mask == mask[:1]).all() for mask in constant.values())
 
@@ -241,13 +252,10 @@ def at(model: VaryingCoefficient, tree: xr.DataTree, u: object) -> dict[str, np.
     Raises
     ------
     ValueError
-        If u leaves the range: coefficients are not extrapolated.
+        If u is not finite, or leaves the range: coefficients are not extrapolated.
     """
-    ends = np.array([tree.attrs["u_low"], tree.attrs["u_high"]])
-    points = np.atleast_1d(np.asarray(u, dtype=float))
-    low, high = check_range(points, ends)
     smooth = smooth_of(model, tree)
-    rows = smooth.basis.rows((points - low) / (high - low))
+    rows = smooth.basis.rows(scale_points(u, ends_of(tree)))
     flat = np.asarray(jitted(_curves)(smooth, _sites(smooth, tree), rows))
     order = tree["relabelled"]["permutation"].values.reshape(len(flat), 1, -1)
     return by_name(model, permute(model, flat, order))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import arviz_base
 import jax
@@ -158,8 +158,13 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
 
 def flat_draws(posterior: xr.DataTree, moe: MoE) -> dict[str, np.ndarray]:
     """Return the parameters of all chains in a row: arrays with one leading axis."""
-    stacked = posterior.dataset.stack(sample=("chain", "draw")).transpose("sample", ...)
-    return {name: stacked[name].values for name in moe.fields}
+    return flat_variables(posterior.dataset, moe.fields)
+
+
+def flat_variables(group: xr.Dataset, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return some variables of all chains in a row: arrays with one leading axis."""
+    stacked = group[list(names)].stack(sample=("chain", "draw")).transpose("sample", ...)
+    return {name: values.values for name, values in stacked.data_vars.items()}
 
 
 def _data_groups(args: tuple) -> Groups:

@@ -76,6 +76,21 @@ def check_range(index: np.ndarray, u_range: object) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
+def scale_points(u: object, ends: object) -> np.ndarray:
+    """Check points of u in the user's units, and scale them to [0, 1], shape (m,).
+
+    Raises
+    ------
+    ValueError
+        For what is not finite, not one-dimensional, or outside the range.
+    """
+    points = np.atleast_1d(check_real("u", u))
+    if points.ndim != 1 or not points.size or not np.isfinite(points).all():
+        raise ValueError(f"u must be one or more finite numbers, shape (m,), got {points!r}.")
+    low, high = check_range(points, ends)
+    return (points - low) / (high - low)
+
+
 def check_covariates(name: str, values: object, features: int) -> np.ndarray:
     """Check covariates by their own name: see :func:`bayes_moe.data.check_x`."""
     try:

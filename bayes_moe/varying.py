@@ -259,9 +259,21 @@ def by_name(model: VaryingCoefficient, flat: np.ndarray) -> dict[str, np.ndarray
 
 
 def permute(model: VaryingCoefficient, flat: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Renumber the components of coefficients (..., P): the new component c is the old ``order[..., c]``.
+    """Renumber components: the new component c is the old ``order[..., c]``, gate scores against the new component 0.
 
-    The gate's scores are taken against the new component 0.
+    beta_c(u) becomes beta_order(c)(u) - beta_order(0)(u), the old reference having beta = 0.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    flat : ndarray, shape (..., P)
+        Coefficients in the order of their labels.
+    order : ndarray of int, shape (..., C)
+        Broadcast against the leading axes of ``flat``.
+
+    Returns
+    -------
+    ndarray, shape (..., P)
     """
     parts = by_name(model, flat)
     reference = np.zeros((*flat.shape[:-1], 1, 1 + model.gate_features))

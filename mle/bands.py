@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from scipy import optimize, stats
 
-from bayes_moe.bands import Bands, check_level
+from bayes_moe.bands import Bands, check_level, critical
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
@@ -106,13 +106,32 @@ def bootstrap(
 def from_replicates(
     fit: CurveFit, draws: np.ndarray, *, level: float, simultaneous: bool = True, problems: tuple[str, ...] = ()
 ) -> Bands:
-    """Bootstrap bands of another level, or kind, from the same replicates (replicates, G, P)."""
+    """Bootstrap bands of any level and kind from the same replicates: see :func:`bootstrap`.
+
+    Parameters
+    ----------
+    fit : CurveFit
+    draws : ndarray, shape (replicates, G, P)
+        From :func:`replicate_curves`.
+    level : float
+    simultaneous : bool
+    problems : tuple of str
+        What went wrong with the replicates.
+
+    Returns
+    -------
+    Bands
+
+    Raises
+    ------
+    ValueError
+        For a level outside (0, 1).
+    """
     check_level(level)
     se, bias = draws.std(axis=0, ddof=1), draws.mean(axis=0) - fit.level
-    deviation = np.abs(draws - fit.level) / np.where(se > 0, se, 1.0)
-    c = np.quantile(deviation.max(axis=1), level, axis=0, method="higher")
-    if not simultaneous:
-        c = np.full(fit.model.size, stats.norm.ppf((1 + level) / 2))
+    c = np.full(fit.model.size, stats.norm.ppf((1 + level) / 2))
+    if simultaneous:
+        c = critical(draws, fit.level, se, level, simultaneous=True)
     return Bands(fit, level, simultaneous, "bootstrap", se, c, bias, draws, problems)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayes_moe.indexed import IndexedObservations, check_range
+from bayes_moe.indexed import IndexedObservations, scale_points
 from bayes_moe.varying import VaryingCoefficient, by_name
 from mle.kernels import Kernel
 
@@ -97,13 +97,9 @@ class CurveFit:
         Raises
         ------
         ValueError
-            If u leaves the range: coefficients are not extrapolated.
+            If u is not finite, or leaves the range: coefficients are not extrapolated.
         """
-        points = np.atleast_1d(np.asarray(u, dtype=float))
-        if points.ndim != 1 or not np.isfinite(points).all():
-            raise ValueError(f"u must be finite numbers of shape (m,), got shape {points.shape}.")
-        low, high = check_range(points, np.asarray(self.data.range))
-        scaled = (points - low) / (high - low)
+        scaled = scale_points(u, np.asarray(self.data.range))
         near = np.abs(scaled[:, None] - self.scaled_grid).argmin(axis=1)
         t = (scaled - self.scaled_grid[near]) / self.h
         line = self.theta[near]

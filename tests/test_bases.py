@@ -27,7 +27,7 @@ def exact(amplitude, lengthscale, u=GRID):
     return amplitude**2 * np.exp(-0.5 * ((u[:, None] - u) / lengthscale) ** 2)
 
 
-@pytest.mark.parametrize("lengthscale", [0.15, 0.2, 0.3, 0.45])
+@pytest.mark.parametrize("lengthscale", [1.75 * 1.5 / 20, 0.15, 0.2, 0.3, 0.45, 0.66])
 def test_the_covariance_of_the_hilbert_space_process_is_the_gaussian_processs(lengthscale):
     error = covariance(HilbertGP(), AMPLITUDE, lengthscale) - exact(AMPLITUDE, lengthscale)
     assert np.abs(error).max() < NEAR * AMPLITUDE**2
@@ -37,6 +37,12 @@ def test_the_covariance_of_the_hilbert_space_process_is_the_gaussian_processs(le
 def test_a_wrong_amplitude_or_length_scale_would_show(amplitude, lengthscale):
     error = covariance(HilbertGP(), amplitude, lengthscale) - exact(AMPLITUDE, 0.3)
     assert np.abs(error).max() > NEAR * AMPLITUDE**2
+
+
+@pytest.mark.parametrize(("boundary", "lengthscale"), [(1.5, 0.6), (1.2, 0.5)])
+def test_the_variance_at_the_ends_falls_short_as_stated(boundary, lengthscale):
+    short = 1 - covariance(HilbertGP(40, boundary), 1.0, lengthscale)[0, 0]
+    assert short == pytest.approx(np.exp(-2 * (boundary - 0.5) ** 2 / lengthscale**2), rel=0.01)
 
 
 def test_more_functions_on_a_wider_interval_come_nearer():
@@ -99,6 +105,8 @@ BAD = {
     "no functions": (lambda: HilbertGP(0), "functions"),
     "too few splines": (lambda: BSplines(4), "functions"),
     "a boundary inside": (lambda: HilbertGP(boundary=0.5), "boundary"),
+    "no boundary": (lambda: HilbertGP(boundary=np.inf), "boundary"),
+    "a boundary in words": (lambda: HilbertGP(boundary="1.5"), "boundary"),
 }
 
 

@@ -187,7 +187,7 @@ def mixture(basis="hilbert"):
     x, z, u = rng.normal(size=(150, 1)), rng.normal(size=(150, 1)), rng.uniform(2, 4, size=150)
     y = model.simulate(1, oracle.standin((u - 2) / 2), x, z)
     prior = {"alpha_lengthscale": held(0.4), "beta_amplitude": dist.HalfNormal(0.5)}
-    chosen = {"hilbert": HilbertGP(8), "bspline": BSplines(8)}[basis]
+    chosen = {"hilbert": HilbertGP(np.int64(8)), "bspline": BSplines(8)}[basis]  # what is NumPy's goes into a file too
     prior = prior if basis == "hilbert" else {}
     settings = QUICK | {"log_likelihood": True, "posterior_predictive": True}
     tree = curves.sample(model, x, z, u, y, rng_key=3, basis=chosen, prior=prior, u_range=(2, 4), grid=9, **settings)
@@ -328,6 +328,7 @@ BAD = {
     "no draws": (lambda: attempt(num_samples=0), "num_samples", "at least 1"),
     "a level above one": (lambda: credible.bands(*mixture()[:2], level=95.0), "level", "between 0 and 1"),
     "u beyond the range": (lambda: curve_draws.at(*mixture()[:2], [4.1]), "u", "extrapolated"),
+    "u that is no number": (lambda: curve_draws.at(*mixture()[:2], [2.5, np.nan]), "u", "finite"),
 }
 
 
