@@ -55,7 +55,7 @@ def quickstart(quick: bool = False) -> Study:
     )
 
 
-def fine_tuning(folder: Path, rows: object, count: int | None = None) -> tuple[str, Path]:
+def fine_tuning(folder: Path, count: int | None = None) -> tuple[str, Path]:
     """Run the digits, which only the quickstart needs, and which take a second to import."""
     from comparisons import digits  # noqa: PLC0415
 

@@ -93,12 +93,17 @@ def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
     from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
     typer.echo("\n" + summary.table(rows, study))
-    made = [figures.rate_plot(rows, study, folder / "rates.png")] if summary.sizes_of(rows) else []
+    made = [figures.rate_plot(rows, study, folder / "rates.png")] if len(summary.sizes_of(rows)) > 1 else []
+    if study.findings is not None and summary.sizes_of(rows):
+        text, drawn = study.findings(rows)
+        typer.echo("\n" + text)
+        made.append(folder / "findings.png")
+        figures.save(drawn, made[-1])
     if study.epilogue is not None:
-        text, figure = study.epilogue(folder, rows)
+        text, figure = study.epilogue(folder)
         typer.echo("\n" + text)
         made.append(figure)
-    typer.echo("\nFigures: " + ", ".join(map(str, made)))
+    typer.echo("\nFigures: " + (", ".join(map(str, made)) or "none; curves of errors need two sizes"))
 
 
 @study_app.command()

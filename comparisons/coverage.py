@@ -75,7 +75,11 @@ def summarise(rows: Rows, regime: Regime) -> list[Coverage]:
 
 
 def _coverage(kind: str, name: str, n: int, shares: np.ndarray, width: float, planned: int) -> Coverage:
+    return Coverage(kind, name, n, *share(shares), width, len(shares), planned - len(shares))
+
+
+def share(shares: np.ndarray) -> tuple[float, float, float]:
+    """Mean of some shares, one a replicate, with its 95% interval (Wilson, counting replicates)."""
     count, value = len(shares), float(shares.mean())
     interval = stats.binomtest(round(value * count), count).proportion_ci(LEVEL, method="wilson")
-    low, high = min(interval.low, value), max(interval.high, value)
-    return Coverage(kind, name, n, value, low, high, width, count, planned - count)
+    return value, min(interval.low, value), max(interval.high, value)

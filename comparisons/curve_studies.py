@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from comparisons import curve_estimators, curve_regimes
+from comparisons.estimators import Estimator
 from comparisons.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROWS = 500
 BANDWIDTHS = (0.18, 0.21, 0.24)  # the published ones
@@ -41,11 +45,11 @@ def study(family: str, quick: bool = False) -> Study:
         replicates={name: many if name in kernels else few for name in settings},
         settings=settings,
         estimators={name: _estimator(name) for name in settings},
-        epilogue=conclusion,
+        findings=findings,
     )
 
 
-def _estimator(name: str) -> object:
+def _estimator(name: str) -> Estimator:
     return curve_estimators.ESTIMATORS["posterior" if name.startswith("posterior") else "kernel"]
 
 
@@ -59,8 +63,8 @@ def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
     return out | {f"posterior-{basis}": {"basis": basis, **nuts} for basis in bases}
 
 
-def conclusion(folder: Path, rows: list[dict[str, object]]) -> tuple[str, Path]:
-    """Tables of errors, coverage and tests, and a figure of coverage: the epilogue of these studies."""
+def findings(rows: Sequence[dict[str, object]]) -> tuple[str, Figure]:
+    """Tables of errors, coverage and tests, and a figure of the first two."""
     from comparisons import curve_summary  # noqa: PLC0415 - matplotlib takes a second to import
 
-    return curve_summary.table(rows), curve_summary.figure(rows, folder / "bands.png")
+    return curve_summary.table(rows), curve_summary.figure(rows)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
-from comparisons import figures
+from comparisons import coverage, figures
 from comparisons.curve_estimators import LEVELS
+from comparisons.curve_figures import COLOURS
 from comparisons.curve_regimes import BLOCKS
 from comparisons.store import FAILED
 
 Rows = Sequence[dict[str, object]]
 SIZE = 0.05  # of the tests
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+LINE = 0.24  # height of a line of a figure, inches
+POINT = {"fmt": "o", "ms": 4, "capsize": 2}
 
 
 def table(rows: Rows) -> str:
@@ -26,18 +28,25 @@ def table(rows: Rows) -> str:
 
 
 def groups(rows: Rows) -> dict[tuple[str, str], list[dict[str, object]]]:
-    """Rows by regime and estimator, in the order in which they come."""
+    """Rows by regime and estimator, in the order in which they come; the estimator with n where sizes are several."""
+    several = len({row["n"] for row in rows}) > 1
     out: dict[tuple[str, str], list[dict[str, object]]] = {}
     for row in rows:
-        out.setdefault((str(row["regime"]), str(row["estimator"])), []).append(row)
+        name = f"{row['estimator']}, n = {row['n']}" if several else str(row["estimator"])
+        out.setdefault((str(row["regime"]), name), []).append(row)
     return out
 
 
-def with_error(values: Sequence[float]) -> str:
-    """Mean and its Monte Carlo standard error."""
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its Monte Carlo standard error, NaN of one value."""
     array = np.asarray(values, dtype=float)
-    error = f"{array.std(ddof=1) / np.sqrt(len(array)):.3f}" if len(array) > 1 else "-"
-    return f"{array.mean():.3f} ({error})"
+    return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
+
+
+def with_error(values: Sequence[float]) -> str:
+    """Mean and its standard error, to read."""
+    mean, error = mean_and_error(values)
+    return f"{mean:.3f} ({error:.3f})" if len(values) > 1 else f"{mean:.3f} (-)"
 
 
 def _errors(rows: Rows) -> str:
@@ -88,33 +97,64 @@ def _tests(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def figure(rows: Rows, path: Path, level: float = LEVELS[-1]) -> Path:
-    """Coverage of each kind of band, a panel for each block of coefficients, where all curves vary.
+@mpl.rc_context(figures.STYLE)
+def figure(rows: Rows, level: float = LEVELS[-1]) -> Figure:
+    """Errors of each estimator in every regime, and coverage of each kind of band where all curves vary.
 
     Parameters
     ----------
     rows : sequence of dict
-    path : Path
-        Where to write.
     level : float
+        Of the bands, one of LEVELS.
     """
-    kept = [row for row in rows if row["status"] not in FAILED and row["regime"] == "curves"]
-    lines = [(name, kind, mine) for (_, name), mine in groups(kept).items() for kind in kinds(mine)]
-    page = Figure(figsize=(11, 1.5 + 0.22 * len(lines)), layout="constrained")
-    panels = page.subplots(1, len(BLOCKS), sharey=True)
+    kept = [row for row in rows if row["status"] not in FAILED]
+    blocks = [block for block in BLOCKS if any(f"error_{block}" in row for row in kept)]
+    errors = groups(kept)
+    bands = [
+        (name, kind, mine) for (regime, name), mine in errors.items() for kind in kinds(mine) if regime == "curves"
+    ]
+    heights = 1.2 + LINE * len({name for _, name in errors}), 1.2 + LINE * len(bands)
+    page = Figure(figsize=(3.2 * len(blocks) + 3.0, sum(heights)), layout="constrained")
+    upper, lower = page.subfigures(2, 1, height_ratios=heights)
+    _draw_errors(upper, errors, blocks)
+    _draw_coverage(lower, bands, blocks, level)
+    return page
+
+
+def _draw_errors(page: SubFigure, found: Mapping[tuple[str, str], Rows], blocks: Sequence[str]) -> None:
+    regimes, names = (list(dict.fromkeys(key[k] for key in found)) for k in (0, 1))
+    panels = page.subplots(1, len(blocks), sharey=True, squeeze=False)[0]
+    for axis, block in zip(panels, blocks, strict=True):
+        for k, regime in enumerate(regimes):
+            mine = {name: rows for (where, name), rows in found.items() if where == regime}
+            places = [-names.index(name) - 0.25 * k for name in mine]
+            moments = [mean_and_error([row[f"error_{block}"] for row in rows]) for rows in mine.values()]
+            means, errors = np.array(moments).T
+            axis.errorbar(means, places, xerr=1.96 * np.nan_to_num(errors), color=COLOURS[k], label=f"regime {regime}", **POINT)
+        axis.set(title=block, xlabel="mean RASE")
+        axis.set_xlim(left=0)
+    _name_lines(panels[0], names)
+    page.suptitle("Root average squared errors (bars: 95%, over data sets)", fontsize=10)
+    page.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+
+
+def _draw_coverage(
+    page: SubFigure, lines: Sequence[tuple[str, str, Rows]], blocks: Sequence[str], level: float
+) -> None:
     seen = list(dict.fromkeys(kind for _, kind, _ in lines))
-    for axis, block in zip(panels, BLOCKS, strict=True):
-        for place, (_, kind, mine) in enumerate(lines):
-            _dot(axis, -place, held(mine, kind, level, block), COLOURS[seen.index(kind) % len(COLOURS)])
+    panels = page.subplots(1, len(blocks), sharey=True, squeeze=False)[0]
+    for axis, block in zip(panels, blocks, strict=True):
         axis.axvline(level, color="0.6", lw=3, alpha=0.6, zorder=0)
-        axis.set(title=block, xlim=(0, 1.05), xlabel="share of whole curves held")
-    panels[0].set_yticks(-np.arange(len(lines)), [f"{name}, {kind}" for name, kind, _ in lines], fontsize=7)
-    page.suptitle(f"Coverage of simultaneous {level:.0%} bands (bars: 95%)", fontsize=10)
-    figures.save(page, path)
-    return path
+        for place, (_, kind, mine) in enumerate(lines):
+            shares = held(mine, kind, level, block)
+            if len(shares):
+                value, low, high = coverage.share(shares)
+                colour = COLOURS[seen.index(kind) % len(COLOURS)]
+                axis.errorbar([value], [-place], xerr=[[value - low], [high - value]], color=colour, **POINT)
+        axis.set(title=block, xlim=(-0.03, 1.03), xlabel="share of whole curves held")
+    _name_lines(panels[0], [f"{name}, {kind}" for name, kind, _ in lines])
+    page.suptitle(f"Coverage of simultaneous {level:.0%} bands in the regime curves (bars: 95%, Wilson)", fontsize=10)
 
 
-def _dot(axis: Axes, place: float, values: np.ndarray, colour: str) -> None:
-    if len(values):
-        error = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-        axis.errorbar(values.mean(), place, xerr=error, fmt="o", capsize=2, color=colour)
+def _name_lines(axis: Axes, names: Sequence[str]) -> None:
+    axis.set_yticks(-np.arange(len(names)), names, fontsize=7)

@@ -20,6 +20,7 @@ from bayes_moe import MoE, diagnostics, nuts
 from bayes_moe.data import float64
 from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
+from bayes_moe.varying import VaryingCoefficient
 from mle import newton, profile, uncertainty
 
 Draws = dict[str, np.ndarray]
@@ -29,8 +30,8 @@ LEVEL = 0.95  # nominal coverage of every interval
 class Problem(NamedTuple):
     """What an estimator is given. Only the published protocol, starts near the truth, looks at the truth."""
 
-    moe: MoE
-    x: np.ndarray
+    moe: MoE | VaryingCoefficient
+    x: np.ndarray | tuple[np.ndarray, ...]
     y: np.ndarray
     truth: dict[str, np.ndarray]
 

@@ -17,6 +17,7 @@ from comparisons.study import Regime, Study
 
 Table = list[list[str]]
 CAPTIONS = {
+    "findings": "What this study asks beside errors by sample size; the numbers are in the tables above.",
     "rates": "Error against sample size for each regime (rows) and parameter (columns), on logarithmic axes. "
     "Lines: estimators, with 95% bootstrap bands. Dashed: what an estimator attaining the Cramér–Rao bound would show. "
     "Grey: the theorem's slope. Shaded: the asymptotic window.",
@@ -59,7 +60,9 @@ def write(study: Study, store: Store) -> list[Path]:
     folder = store.path.parent
     slopes = summary.slopes(records, study)
     efficiency = summary.efficiency(records, study)
-    drawn = {name: figure for name, figure in draw(records, study, efficiency).items() if figure is not None}
+    text, drawn_findings = study.findings(records) if study.findings is not None else ("", None)
+    drawn = {"findings": drawn_findings} | draw(records, study, efficiency)
+    drawn = {name: figure for name, figure in drawn.items() if figure is not None}
     paths = []
     for name, figure in drawn.items():
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
@@ -68,14 +71,14 @@ def write(study: Study, store: Store) -> list[Path]:
     made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
-    page.write_text(render(study, records, slopes, efficiency, drawn, folder))
+    page.write_text(render(study, records, slopes, efficiency, drawn, folder, text))
     return [page, *tables, *paths]
 
 
 def draw(rows: summary.Rows, study: Study, efficiency: Sequence[dict]) -> dict[str, Figure | None]:
     """Return the figures by name."""
     return {
-        "rates": figures.rates_figure(rows, study),
+        "rates": figures.rates_figure(rows, study) if len(summary.sizes_of(rows)) > 1 else None,
         "contraction": figures.contraction_figure(rows, study),
         "efficiency": figures.efficiency_figure(efficiency, study),
         "coverage": figures.coverage_figure(rows, study),
@@ -89,6 +92,7 @@ def render(  # noqa: PLR0913 - one for each section
     efficiency: Sequence[dict],
     drawn: dict[str, Figure],
     folder: Path,
+    findings: str = "",
 ) -> str:
     """Return the report as HTML, everything in it."""
     loader = jinja2.PackageLoader("comparisons", ".")
@@ -104,6 +108,7 @@ def render(  # noqa: PLR0913 - one for each section
         efficiency=_efficiency([r for r in efficiency if r["statistic"] == "rmse"]),
         figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
         folder=folder,
+        findings=findings,
         **sections,
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,6 +18,9 @@ from bayes_moe import MoE
 from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
 from comparisons.estimators import ESTIMATORS, Estimator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # takes a second to import
 
 NUMERICS = 3  # raise it when the same cell gives another answer
 DTYPE = "float64"
@@ -78,7 +82,11 @@ class Regime:
         values = {name: _digits(value) for name, value in truth.items()}
         if self.draw is not None:
             x, y = self.draw(jax.random.key(0), FEW)
-            return {"truth": values, "draws": [_digits(part) for part in (*x, y)]}
+            fitted = {
+                "constant": getattr(self.moe, "constant", ()),
+                **{name: f.shape for name, f in self.moe.fields.items()},
+            }
+            return {"truth": values, "draws": [_digits(part) for part in (*x, y)], "fitted": fitted}
         points = np.cos(np.arange(FEW * self.moe.gate.features)).reshape(FEW, -1)
         if not self.moe.real:
             said = {"says": _digits(self.moe.class_probabilities(truth, points))}
@@ -120,7 +128,9 @@ class Study:
     estimators : mapping of str to callable
         The estimators by name; a study of your own may bring others.
     epilogue : callable, optional
-        What to do after the cells: from the results folder and the rows to a text and the path of a figure.
+        What to do after the cells: from the results folder to a text and the path of a figure.
+    findings : callable, optional
+        What the rows say beside errors by size: from them to a text and a figure, for the terminal and the report.
     recipe : Recipe, optional
         How another process makes the same study; set by what loads it.
     """
@@ -133,7 +143,8 @@ class Study:
     settings: Mapping[str, Mapping[str, object]]
     seed: int = 0
     estimators: Mapping[str, Estimator] = field(default_factory=lambda: ESTIMATORS)
-    epilogue: Callable[[Path, list[dict[str, object]]], tuple[str, Path]] | None = None
+    epilogue: Callable[[Path], tuple[str, Path]] | None = None
+    findings: Callable[[Sequence[dict[str, object]]], tuple[str, Figure]] | None = None
     recipe: object = None
 
     def regime(self, name: str) -> Regime:

@@ -104,6 +104,7 @@ def made_up(regime, holds, p):
     return {
         "regime": regime,
         "estimator": "kernel",
+        "n": 500,
         "status": "ok",
         "error_gate": 0.2,
         "error_experts": 0.1,
@@ -113,13 +114,29 @@ def made_up(regime, holds, p):
     }
 
 
-def test_tables_are_means_over_data_sets(tmp_path):
+def test_tables_are_means_over_data_sets():
     rows = [made_up("curves", h, p) for h, p in ((1.0, 0.01), (0.0, 0.2), (1.0, 0.03), (1.0, 0.5))]
-    rows.append({"regime": "curves", "estimator": "kernel", "status": "error"})
+    rows.append({"regime": "curves", "estimator": "kernel", "n": 500, "status": "error"})
     text = curve_summary.table(rows)
     assert "curves, kernel, rice " in text
     assert "0.750 (0.250)" in text
     assert "curves (power), kernel" in text
     assert "0.500 (0.289)" in text
     assert "0.200 (0.000)" in text
-    assert curve_summary.figure(rows, tmp_path / "bands.png").stat().st_size > 1000
+
+
+def test_the_figure_shows_errors_and_coverage():
+    rows = [made_up("curves", h, p) for h, p in ((1.0, 0.01), (0.0, 0.2), (1.0, 0.03), (1.0, 0.5))]
+    rows.append({"regime": "curves", "estimator": "kernel", "n": 500, "status": "error"})
+    figure = curve_summary.figure([*rows, made_up("null", 1.0, 0.5)])
+    assert [axis.get_title() for axis in figure.axes] == ["gate", "experts"] * 2
+    assert [float(line.get_xdata()[0]) for line in figure.axes[1].lines if line.get_marker() == "o"] == [0.1, 0.1]
+    shown = [line.get_xdata()[0] for line in figure.axes[3].lines if line.get_marker() == "o"]
+    assert shown == [0.75, 1.0]  # rice, and below the bandwidth
+    ticks = [tick.get_text() for tick in figure.axes[2].get_yticklabels()]
+    assert ticks == ["kernel, rice", "kernel, rice, less smooth"]
+
+
+def test_sizes_are_kept_apart():
+    rows = [made_up("curves", 1.0, 0.5), made_up("curves", 0.0, 0.5) | {"n": 200}]
+    assert list(curve_summary.groups(rows)) == [("curves", "kernel, n = 500"), ("curves", "kernel, n = 200")]
