@@ -16,6 +16,8 @@ def test_readme_code_runs():
     script = script.replace("rng_key=1, num_chains=2", "rng_key=1, num_warmup=100, num_samples=100, num_chains=2")
     names = {}
     exec(compile(script, "README.md", "exec"), names)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert names["fit"].log_likelihood >= names["moe"].log_density(names["truth"], names["x"], names["y"]).sum()
     assert np.isfinite(names["mine"]["posterior"]["scale"].values).all()
+    low, high = names["band"].lower["alpha"][:, 0, 1], names["band"].upper["alpha"][:, 0, 1]
+    assert np.mean((low <= 1 + names["band"].fit.grid) & (1 + names["band"].fit.grid <= high)) > 0.5
