@@ -39,6 +39,7 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     less = {**options, "h": settings["undersmooth"] * settings["h"], "init": fit.params}
     narrow = kernel_em.fit(model, x, z, u, y, **less)
     info = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
+    info["verdict_less_smooth"] = narrow.status
     for level in LEVELS:
         for constant in CONSTANTS:
             info |= judged(bands.asymptotic(fit, level=level, constant=constant), constant, problem)
@@ -48,12 +49,14 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
 
 
-def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, problem: Problem) -> dict[str, float]:
+def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, problem: Problem) -> dict[str, object]:
     if not replicates:
         return {}
-    draws, _ = bands.replicate_curves(fit, rng, replicates, workers=1)
-    made = [bands.from_replicates(fit, draws, level=level) for level in LEVELS]
-    return {name: value for band in made for name, value in judged(band, "bootstrap, less smooth", problem).items()}
+    draws, problems = bands.replicate_curves(fit, rng, replicates, workers=1)
+    out = {"bootstrap_problems": "; ".join(problems)}
+    for level in LEVELS:
+        out |= judged(bands.from_replicates(fit, draws, level=level), "bootstrap, less smooth", problem)
+    return out
 
 
 def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, float]:
