@@ -45,6 +45,7 @@ OF_DELTA = {
     "amplitude": (dist.HalfNormal, (0.5,)),
 }
 QUIET = 0.1  # sd of the weights from which mode searches start
+STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
 
 
 class CurveMixture(Distribution):
@@ -201,13 +202,20 @@ def sample(
 
 
 def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:
-    """Values of all sites at the best posterior mode that the searches from random starts found."""
+    """Values of all sites at the best posterior mode that the searches from random starts found.
+
+    A search may end on the flank of a spike, where a component's scale shrinks around a few observations: high, without
+    mass, and no mode. Such an end is passed over wherever another search reached a mode.
+    """
     smooth, args = inputs[0], (inputs, jnp.asarray(data.y))
     where = modes.layout(posterior_model, args)
     rng = modes.generator(key)
     given = [random_start(smooth, data, rng) for _ in range(n_init)]
     free = modes.draw_starts(posterior_model, where, args, key, n_init, given)
-    best = where.sites(modes.find_modes(modes.objective(posterior_model, where, args), free).free[0])
+    negative = modes.objective(posterior_model, where, args)
+    ends = modes.find_modes(negative, free).free  # best first
+    flat = [np.abs(negative(end)[1]).max() < STATIONARY for end in ends]
+    best = where.sites(ends[int(np.argmax(flat))])
     supports = {name: field.support for name, field in (smooth.fields | smooth.weights).items()}
     return {name: np.asarray(biject_to(supports[name])(value)) for name, value in best.items()}
 

@@ -174,7 +174,9 @@ def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
         )
     finite.sort(key=lambda r: r.fun)
     free = np.array([r.x for r in finite], dtype=starts.dtype)
-    return Modes(free, -np.array([r.fun for r in finite]), np.sqrt(np.diag(finite[0].hess_inv)).astype(starts.dtype))
+    variances = np.diag(finite[0].hess_inv)  # rounding may leave some negative
+    spread = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(starts.dtype)
+    return Modes(free, -np.array([r.fun for r in finite]), spread)
 
 
 def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndarray, str]:

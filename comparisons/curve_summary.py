@@ -130,7 +130,9 @@ def _draw_errors(page: SubFigure, found: Mapping[tuple[str, str], Rows], blocks:
             places = [-names.index(name) - 0.25 * k for name in mine]
             moments = [mean_and_error([row[f"error_{block}"] for row in rows]) for rows in mine.values()]
             means, errors = np.array(moments).T
-            axis.errorbar(means, places, xerr=1.96 * np.nan_to_num(errors), color=COLOURS[k], label=f"regime {regime}", **POINT)
+            axis.errorbar(
+                means, places, xerr=1.96 * np.nan_to_num(errors), color=COLOURS[k], label=f"regime {regime}", **POINT
+            )
         axis.set(title=block, xlabel="mean RASE")
         axis.set_xlim(left=0)
     _name_lines(panels[0], names)

@@ -17,7 +17,7 @@ from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import logsumexp
 
-from bayes_moe import credible, curve_draws, curves, diagnostics, varying_coefficient
+from bayes_moe import credible, curve_draws, curves, diagnostics, modes, varying_coefficient
 from bayes_moe.bases import BSplines, HilbertGP
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
@@ -110,6 +110,28 @@ def test_the_density_is_scipys(family, kind, constant):
 def test_the_density_is_scipys_for_other_numbers_of_components(components):
     found, expected = density_case("normal", "hilbert", (), components)
     assert found == pytest.approx(expected, rel=1e-10)
+
+
+# Where chains start ----------------------------------------------------------------------------------------------
+
+
+@jax.enable_x64(True)
+def test_ends_of_searches_that_are_no_modes_are_passed_over(monkeypatch):
+    model, (x, z, u, y) = draw_rows("binomial")
+    data, smooth = model.observe(x, z, u, y, size=SIZES["binomial"]), SmoothModel(model, BASES["hilbert"])
+    rows = [smooth.basis.rows(where) for where in (data.u, np.ones(1))]
+    inputs = as_arrays((smooth, curves.priors_of(smooth), data, *rows))
+    found = modes.find_modes
+
+    def with_a_spike(negative, starts):
+        true = found(negative, starts)
+        free = np.concatenate([true.free[:1] + 1.0, true.free])
+        return modes.Modes(free, np.append(true.log_densities[0] + 100, true.log_densities), true.spread)
+
+    start = curves.best_start(inputs, data, jax.random.key(0), 1)
+    monkeypatch.setattr(modes, "find_modes", with_a_spike)
+    for name, value in curves.best_start(inputs, data, jax.random.key(0), 1).items():
+        np.testing.assert_array_equal(value, start[name])
 
 
 # A closed form ---------------------------------------------------------------------------------------------------
