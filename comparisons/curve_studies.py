@@ -27,7 +27,7 @@ def study(family: str, quick: bool = False) -> Study:
     """Simulation 1 ("normal") or 2 ("binomial"), with all curves varying and with constant slopes.
 
     Both engines at every bandwidth, by name, as "consistent-0.18"; the posterior with Gaussian processes ("hilbert")
-    and with splines ("bspline").
+    and with splines ("bspline"). Quick: one bandwidth, Gaussian processes, few replicates of everything.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def study(family: str, quick: bool = False) -> Study:
     quick : bool
     """
     settings = _settings(quick)
-    many, few = (4, 2) if quick else (200, 100)
+    many, few = (2, 2) if quick else (200, 100)
     kernels = [name for name in settings if not name.startswith("posterior")]
     return Study(
         name=f"vc-sim{1 if family == 'normal' else 2}",
@@ -55,9 +55,10 @@ def _estimator(name: str) -> Estimator:
 
 def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
     replicates, nuts, bases = (20, QUICK, ("hilbert",)) if quick else (REPLICATES, NUTS, ("hilbert", "bspline"))
+    bandwidths = (RESAMPLED,) if quick else BANDWIDTHS
     out = {}
     for engine in ENGINES:
-        for h in BANDWIDTHS:
+        for h in bandwidths:
             resampled = replicates if h == RESAMPLED else 0
             out[f"{engine}-{h:g}"] = {"engine": engine, "h": h, **KERNEL, "bootstrap": resampled, "glrt": resampled}
     return out | {f"posterior-{basis}": {"basis": basis, **nuts} for basis in bases}

@@ -59,9 +59,14 @@ def _errors(rows: Rows) -> str:
 
 
 def kinds(rows: Rows) -> list[str]:
-    """Kinds of bands in some rows, in the order in which they come."""
-    keys = [key.split() for row in rows for key in row if key.startswith("holds ")]
-    return list(dict.fromkeys(" ".join(words[1:-2]) for words in keys))
+    """Kinds of bands tried in some rows, in the order in which they come; of some kinds all may be missing."""
+    keys = [key.split() for row in rows for key in row if key.startswith("missing ")]
+    return list(dict.fromkeys(" ".join(words[1:-1]) for words in keys))
+
+
+def missing(rows: Rows, kind: str, levels: Sequence[float] = LEVELS) -> float:
+    """Share of a kind's bands that there are not: infinitely wide somewhere."""
+    return float(np.mean([row[f"missing {kind} {level:g}"] for row in rows for level in levels]))
 
 
 def held(rows: Rows, kind: str, level: float, block: str, what: str = "holds") -> np.ndarray:
@@ -78,9 +83,8 @@ def _coverage(rows: Rows) -> str:
         for kind in kinds(mine):
             found = [held(mine, kind, level, block) for block in BLOCKS for level in LEVELS]
             cells = [with_error(values) if len(values) else "" for values in found]
-            missing = np.mean([row.get(f"missing {kind} {level:g}", 0.0) for row in mine for level in LEVELS])
             line = f"{f'{regime}, {estimator}, {kind}':<56}" + "".join(f"{cell:>18}" for cell in cells)
-            lines.append(line + f"{missing:>10.1%}")
+            lines.append(line + f"{missing(mine, kind):>10.1%}")
     return "\n".join(lines)
 
 
@@ -154,8 +158,13 @@ def _draw_coverage(
                 colour = COLOURS[seen.index(kind) % len(COLOURS)]
                 axis.errorbar([value], [-place], xerr=[[value - low], [high - value]], color=colour, **POINT)
         axis.set(title=block, xlim=(-0.03, 1.03), xlabel="share of whole curves held")
-    _name_lines(panels[0], [f"{name}, {kind}" for name, kind, _ in lines])
-    page.suptitle(f"Coverage of simultaneous {level:.0%} bands in the regime curves (bars: 95%, Wilson)", fontsize=10)
+    lacking = [missing(mine, kind, [level]) for _, kind, mine in lines]
+    notes = [f" (none in {share:.0%})" if share else "" for share in lacking]
+    _name_lines(panels[0], [f"{name}, {kind}{note}" for (name, kind, _), note in zip(lines, notes, strict=True)])
+    page.suptitle(
+        f"Coverage of simultaneous {level:.0%} bands, where there are any, in the regime curves (bars: 95%, Wilson)",
+        fontsize=10,
+    )
 
 
 def _name_lines(axis: Axes, names: Sequence[str]) -> None:
