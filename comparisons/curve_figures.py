@@ -42,12 +42,14 @@ def curves(found: Curves | Bands | Mapping[str, Curves | Bands], truth: Mapping[
         if true is not None:
             axis.plot(first.grid, true[:, j], color="black", linestyle="--", label="truth")
         _title(axis, label)
+        if j + ACROSS >= first.model.size:  # the last of its column
+            axis.set_xlabel("u", fontsize=8)
+            axis.tick_params(labelbottom=True)
     for axis in panels[first.model.size :]:
         axis.set_visible(False)
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
     )
-    figure.supxlabel("u", fontsize=9)
     return figure
 
 
