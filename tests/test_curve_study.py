@@ -7,7 +7,7 @@ import oracle_varying as oracle
 import pytest
 
 from bayes_moe.modes import generator
-from comparisons import cell, curve_regimes, curve_studies, curve_summary, engine
+from comparisons import cell, curve_regimes, curve_studies, curve_summary, engine, report
 from comparisons.curve_regimes import GRID
 from comparisons.store import Store
 from comparisons.study import Cell
@@ -88,13 +88,16 @@ def test_a_posterior_cell_holds_errors_and_coverage():
     assert curve_summary.kinds([row]) == ["credible"]
 
 
-def test_draws_of_curves_are_kept_on_request(tmp_path):
+def test_draws_of_curves_are_kept_on_request_and_findings_reported(tmp_path):
     plan = study(**{"consistent-0.21": SMALL | {"bootstrap": 0, "glrt": 0}})
     with Store(tmp_path / "results.sqlite", plan) as store:
         engine.run(plan, store, workers=1, keep_draws=True)
         assert len(list((tmp_path / "draws").glob("*.nc"))) == 2
         assert {row["status"] for row in store.rows()} == {"ok"}
         assert "p_bootstrap" not in store.rows()[0]
+        page, *others = report.write(plan, store)
+    assert "whole curves held" in page.read_text()
+    assert {path.name for path in others} == {"findings.png", "findings.svg"}  # no rates of one size
 
 
 # What is said of them --------------------------------------------------------------------------------------------
