@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer.util import log_density
+from scipy import optimize
 
 from bayes_moe import blocks, contaminated, modes, nuts, sampler
 
@@ -211,3 +212,9 @@ def test_where_rounding_matters_the_chains_run_again_in_double():
     assert "run again in double" in mixed.attrs["rounding"]
     for name in moe.fields:
         np.testing.assert_array_equal(mixed["posterior"][name], double["posterior"][name])
+
+
+def test_variances_that_rounding_left_negative_are_not_used(monkeypatch):
+    end = optimize.OptimizeResult(x=np.zeros(2), fun=1.0, hess_inv=np.diag([4.0, -1.0]))
+    monkeypatch.setattr(optimize, "minimize", lambda *args, **options: end)
+    np.testing.assert_array_equal(modes.find_modes(None, np.zeros((1, 2))).spread, [2.0, 1.0])
