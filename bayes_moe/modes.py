@@ -54,6 +54,10 @@ class Layout:
         parts = jnp.split(free, self.cuts)
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
+    def free(self, sites: dict[str, Array]) -> Array:
+        """Free vector of these sites: the inverse of :meth:`sites`."""
+        return jnp.concatenate([jnp.ravel(sites[name]) for name, _ in self.shapes])
+
 
 def layout(model: Model, args: tuple) -> Layout:
     """Trace a model, abstractly, once for each shape of its arguments, and read off its latent sites."""

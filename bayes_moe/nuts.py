@@ -15,7 +15,7 @@ from jax import Array
 from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
-from bayes_moe import datatree, sampler
+from bayes_moe import datatree, gibbs, sampler
 from bayes_moe.compilation import memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import Layout
@@ -118,7 +118,7 @@ def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
 
 
 @memory_named()
-def sample(
+def sample(  # noqa: PLR0913 - one for each setting
     moe: MoE | Callable[..., None],
     x: object,
     y: object,
@@ -131,6 +131,7 @@ def sample(
     target_accept_prob: float | None = None,
     max_tree_depth: int = 10,
     dense_mass: bool = False,
+    sweeps: int = 0,
     init: str | Mapping[str, object] | Sequence[Mapping[str, object]] = "mode",
     until_ess: float | None = None,
     log_likelihood: bool = False,
@@ -156,6 +157,9 @@ def sample(
     target_accept_prob : float, optional
         As in NumPyro. By default 0.8; or 0.7 where the posterior is near normal, its log density falling by 1 to 5, a
         normal's by 2, two standard deviations from the mode along each whitened axis. Longer steps do no harm there.
+    sweeps : int
+        Gibbs sweeps before each transition, for Gaussian-gated mixtures with conjugate priors, as the default ones:
+        see :mod:`bayes_moe.gibbs`. With more experts than are needed NUTS alone hardly gets a spare one in or out.
     init : "mode", mapping or sequence of mappings
         Where chains start: overdispersed around the posterior modes found from one random start for each chain,
         or around the modes found from these values, chain by chain in turn, the likeliest mode first.
@@ -188,11 +192,12 @@ def sample(
     ----------
     Hoffman and Gelman (2014), "The No-U-Turn Sampler".
     """
-    settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass)
+    settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass, sweeps)
     _check(settings, init, until_ess, dtype)
     key = as_key(rng_key)
     with jax.enable_x64(dtype != "float32"):
         target, args, model, model_args = _problem(moe, x, y, prior)
+        refresh = gibbs.between(moe, args, sweeps)
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
         start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
@@ -203,7 +208,9 @@ def sample(
             datatree.compile_ahead(model, model_args, layout, num_chains * num_samples, key, extra)
 
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
-            layout, draws = sampler.run(target, args, key, settings, start, until_ess, bar.update, light, meanwhile)
+            layout, draws = sampler.run(
+                target, args, key, settings, start, until_ess, bar.update, light, meanwhile, refresh
+            )
         groups = datatree.groups(model, model_args, layout, draws, settings, key, extra)
     about = {
         "seed": repr(rng_key),
@@ -249,8 +256,8 @@ def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> lis
 
 
 def _check(settings: Settings, init: object, until_ess: object, dtype: str) -> None:
-    for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth"):
-        check_count(name, getattr(settings, name), 0 if name == "num_warmup" else 1)
+    for name in ("num_warmup", "num_samples", "num_chains", "max_tree_depth", "sweeps"):
+        check_count(name, getattr(settings, name), 0 if name in ("num_warmup", "sweeps") else 1)
     accept = settings.target_accept_prob
     if accept is not None and (not isinstance(accept, Real) or not 0 < accept < 1):
         raise ValueError(f"target_accept_prob must lie between 0 and 1, or be None, got {accept!r}.")

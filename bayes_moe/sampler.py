@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
 from jax import Array
-from numpyro.infer.hmc import hmc
+from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import ParamInfo, potential_energy
 
 from bayes_moe.compilation import TRACING, ahead, compiled
@@ -51,13 +51,15 @@ ACCEPT, ACCEPT_NORMAL = 0.8, 0.7
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
 
+Refresh = Callable[..., HMCState]
+
 
 @dataclass(frozen=True)
 class Settings:
     """What a sampling run depends on besides model, data and key.
 
     ``target_accept_prob`` None means ACCEPT, or ACCEPT_NORMAL where the posterior is near normal: whitened, it then
-    takes longer steps without harm.
+    takes longer steps without harm. ``sweeps`` is how often ``refresh`` (see :func:`run`) goes before each transition.
     """
 
     num_warmup: int = 300
@@ -66,6 +68,7 @@ class Settings:
     target_accept_prob: float | None = None
     max_tree_depth: int = 10
     dense_mass: bool = False
+    sweeps: int = 0
 
 
 class Draws(NamedTuple):
@@ -91,7 +94,7 @@ def _is_array(leaf: object) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, Callable]:
+def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | None) -> tuple[Callable, Callable]:
     """Return ``init(key, point, problem)`` and ``advance(state, problem)``, which makes BLOCK transitions.
 
     ``point`` holds u, the potential energy there and its gradient, known already: init then compiles fast.
@@ -123,6 +126,8 @@ def _kernel(model: Model, where: Layout, settings: Settings) -> tuple[Callable, 
         _, step = begin(state.rng_key, point, problem)  # tells the step its target; the state made is compiled away
 
         def transition(state: object, _: None) -> tuple[object, tuple]:
+            if refresh is not None:
+                state = refresh(state, problem, where, whitened(*problem[:3]), settings.sweeps)
             state = step(state, problem[:3])
             stats = {name: getattr(state, name) for name in fields}
             stats["step_size"] = state.adapt_state.step_size
@@ -143,6 +148,7 @@ def run(
     on_progress: Callable[[int], None] = lambda transitions: None,
     light: tuple | None = None,
     meanwhile: Callable[[Layout], None] = lambda where: None,
+    refresh: Refresh | None = None,
 ) -> tuple[Layout, Draws]:
     """Sample a model's posterior.
 
@@ -165,6 +171,9 @@ def run(
         said about the draws use ``args``.
     meanwhile : callable
         Called once the modes are found, while the sampler may still be compiling.
+    refresh : callable, optional
+        Moves a chain between transitions and leaves the posterior as it is: from NUTS's state, ``problem``, the layout,
+        the potential of ``u`` and ``settings.sweeps`` to a state. Module-level, as ``model``.
 
     Returns
     -------
@@ -176,7 +185,7 @@ def run(
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
     shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
-    kernel = _kernel(model, where, shared)  # what the others say does not change the executable
+    kernel = _kernel(model, where, shared, refresh)  # what the others say does not change the executable
     _compile_ahead(kernel, args if light is None else light, starts[0], keys[0])
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)

@@ -29,6 +29,7 @@ ORDER = (
     ("losses", "information", "voronoi", "solvability", "dendrogram", "units"),
     ("priors",),
     ("modes",),
+    ("gibbs",),
     ("sampler",),
     ("datatree",),
     ("nuts", *AFTER_SAMPLING),
