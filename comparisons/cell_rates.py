@@ -9,6 +9,7 @@ import numpy as np
 from bayes_moe.voronoi import RBAR
 from comparisons import rates
 from comparisons.store import FAILED
+from comparisons.study import Regime
 from comparisons.summary import Rows
 
 PARAMETERS = ("pi", "c", "Gamma", "a", "b", "nu")
@@ -24,8 +25,12 @@ class CellRate:
     parameter : str
     atoms : int
         Atoms in the cell.
+    vanishing : bool or None
+        Whether these are the cells with c0_j = 0, or the others; None where it makes no difference.
     theory : float
         What the theorem says of the slope.
+    corrected : float
+        What it would be with the corrected loss: see :func:`bayes_moe.voronoi.pieces`.
     slope : Slope or None
         None where fewer than two sizes have FEWEST such cells.
     sizes, counts : tuple of int
@@ -34,10 +39,18 @@ class CellRate:
 
     parameter: str
     atoms: int
+    vanishing: bool | None
     theory: float
+    corrected: float
     slope: rates.Slope | None
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """The parameter, and which cells."""
+        words = {None: "", True: ", c0 = 0", False: ", c0 != 0"}
+        return self.parameter + words[self.vanishing]
 
 
 def exponent(parameter: str, atoms: int, *, vanishing: bool = False) -> float:
@@ -48,7 +61,7 @@ def exponent(parameter: str, atoms: int, *, vanishing: bool = False) -> float:
     parameter : str
     atoms : int
     vanishing : bool
-        Whether c0_j = 0 in that cell: then ``a`` has 1 / rbar, as in the corrected loss always, and 1/4 else.
+        Whether c0_j = 0 in that cell: then ``a`` has 1 / rbar, and 1/4 else. The corrected loss has 1 / rbar always.
 
     References
     ----------
@@ -62,21 +75,27 @@ def exponent(parameter: str, atoms: int, *, vanishing: bool = False) -> float:
     return -1 / r if parameter in ("Gamma", "nu") or vanishing else -1 / 4
 
 
-def cell_rates(rows: Rows, regime: str, estimator: str) -> list[CellRate]:
+def cell_rates(rows: Rows, regime: Regime, estimator: str) -> list[CellRate]:
     """Slope of the mean error of each parameter, for each number of atoms that cells hold.
 
     The error is sum_(A_j) pi_i |D theta_i|, that of :func:`comparisons.gaussian_regimes.voronoi_losses`. All cells with
-    so many atoms count alike, whichever true atom they belong to.
+    so many atoms count alike, whichever true atom they belong to, but where theory tells those with c0_j = 0 apart.
 
     Parameters
     ----------
     rows : sequence of dict
         Of a store.
-    regime, estimator : str
+    regime : Regime
+    estimator : str
     """
     mine = _mine(rows, regime, estimator)
-    held = sorted({atoms for row in mine for atoms in occupancy(row) if atoms})
-    return [_rate(mine, parameter, atoms) for atoms in held for parameter in PARAMETERS]
+    kinds = sorted({kind for row in mine for kind in _kinds(row, regime) if kind[0]})
+    return [
+        _rate(mine, regime, parameter, atoms, which)
+        for atoms in dict.fromkeys(held for held, _ in kinds)
+        for parameter in PARAMETERS
+        for which in _told_apart(parameter, atoms, [vanishing for held, vanishing in kinds if held == atoms])
+    ]
 
 
 def occupancy(row: dict[str, object]) -> list[int]:
@@ -84,39 +103,55 @@ def occupancy(row: dict[str, object]) -> list[int]:
     return [round(float(row[f"error_occupancy_{j}"])) for j in range(_cells(row))]
 
 
-def shares(rows: Rows, regime: str, estimator: str) -> dict[tuple[int, ...], float]:
+def shares(rows: Rows, regime: Regime, estimator: str) -> dict[tuple[int, ...], float]:
     """Share of fits with each occupancy of the cells, in order of the true atoms, the most frequent first."""
     mine = _mine(rows, regime, estimator)
     found = [tuple(occupancy(row)) for row in mine]
     return {held: found.count(held) / len(found) for held in sorted(set(found), key=lambda one: -found.count(one))}
 
 
-def _mine(rows: Rows, regime: str, estimator: str) -> list[dict[str, object]]:
-    return [r for r in rows if (r["regime"], r["estimator"]) == (regime, estimator) and r["status"] not in FAILED]
+def _mine(rows: Rows, regime: Regime, estimator: str) -> list[dict[str, object]]:
+    wanted = (regime.name, estimator)
+    return [r for r in rows if (r["regime"], r["estimator"]) == wanted and r["status"] not in FAILED]
 
 
 def _cells(row: dict[str, object]) -> int:
     return sum(name.startswith("error_occupancy_") for name in row)
 
 
-def _rate(rows: Rows, parameter: str, atoms: int) -> CellRate:
+def _kinds(row: dict[str, object], regime: Regime) -> list[tuple[int, bool]]:
+    """Atoms of each cell, and whether c0_j = 0 there."""
+    held = occupancy(row)
+    vanishing = [not np.any(c) for c in regime.truth(int(row["n"]))["c"]] if held else []
+    return list(zip(held, vanishing, strict=True))
+
+
+def _told_apart(parameter: str, atoms: int, found: list[bool]) -> list[bool | None]:
+    """Which cells to look at apart: those with c0_j = 0 and the others, if their exponents differ; or all, as None."""
+    same = exponent(parameter, atoms) == exponent(parameter, atoms, vanishing=True)
+    return [None] if same else found
+
+
+def _rate(rows: Rows, regime: Regime, parameter: str, atoms: int, vanishing: bool | None) -> CellRate:
     errors: dict[int, list[float]] = {}
     for row in rows:
-        for j, held in enumerate(occupancy(row)):
-            if held == atoms:
+        for j, (held, zero) in enumerate(_kinds(row, regime)):
+            if held == atoms and vanishing in (None, zero):
                 errors.setdefault(int(row["n"]), []).append(float(row[f"error_{parameter}_{j}"]))
     kept = {n: np.array(values) for n, values in sorted(errors.items()) if len(values) >= FEWEST}
     found = rates.slope(list(kept), list(kept.values()), "mean") if len(kept) > 1 else None
     sizes, counts = tuple(kept), tuple(len(values) for values in kept.values())
-    return CellRate(parameter, atoms, exponent(parameter, atoms), found, sizes, counts)
+    theory, corrected = (exponent(parameter, atoms, vanishing=zero) for zero in (bool(vanishing), True))
+    return CellRate(parameter, atoms, vanishing, theory, corrected, found, sizes, counts)
 
 
-def table(rows: Rows, regime: str, estimator: str) -> str:
+def table(rows: Rows, regime: Regime, estimator: str) -> str:
     """Slopes by atoms and parameter as lines of text, and how often each occupancy came."""
-    lines = [f"{'atoms':>5}  {'parameter':<10}{'slope [95% interval]':<24}{'theory':>8}  cells at a size, sizes"]
+    lines = [f"{'atoms':>5}  {'parameter':<12}{'slope [95% interval]':<24}{'theory':>8}{'corrected':>11}  cells, sizes"]
     for found in cell_rates(rows, regime, estimator):
         ranges = (f"{min(part):,} to {max(part):,}" for part in (found.counts, found.sizes) if part)
         counts, said = ", ".join(ranges), str(found.slope) if found.slope else "-"
-        lines.append(f"{found.atoms:>5}  {found.parameter:<10}{said:<24}{found.theory:>+8.3f}  {counts}")
+        theory = f"{found.theory:>+8.3f}{found.corrected:>+11.3f}"
+        lines.append(f"{found.atoms:>5}  {found.title:<12}{said:<24}{theory}  {counts}")
     held = ", ".join(f"{key}: {value:.0%}" for key, value in shares(rows, regime, estimator).items())
     return "\n".join([*lines, f"atoms in the cells: {held}"])

@@ -31,7 +31,8 @@ CAPTIONS = {
 SLOPE_HEADS = ["", "parameter", "estimate", "n", "data sets", "slope [95%]", "theorem", "p", "bound", "p", "over bound"]
 EFFICIENCY_HEADS = ["", "estimate", "parameter", "n", "data sets", "error over bound [95%]", "in the window"]
 OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a higher one", "below the truth"]
-CELL_HEADS = ["", "atoms in the cell", "parameter", "slope of the mean error [95%]", "theory", "n", "cells at a size"]
+CELL_HEADS = ["", "atoms in the cell", "parameter", "slope of the mean error [95%]", "theory", "corrected"]
+CELL_HEADS += ["n", "cells at a size"]
 NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
 MESSAGES = 10  # distinct error messages shown
 
@@ -200,10 +201,11 @@ def _efficiency(records: Sequence[dict]) -> Table:
 def _cells(rows: summary.Rows, study: Study, regime: Regime) -> Table:
     """Slopes by the number of atoms in a Voronoi cell, for studies of mixing measures."""
     return [
-        [f"{regime.name}, {summary.POINT.get(name, name)}", str(c.atoms), c.parameter, str(c.slope), f"{c.theory:+.3f}"]
-        + [f"{c.sizes[0]:,} to {c.sizes[-1]:,}", f"{min(c.counts)} to {max(c.counts)}"]
+        [f"{regime.name}, {summary.POINT.get(name, name)}", str(c.atoms), c.title, str(c.slope)]
+        + [f"{c.theory:+.3f}", f"{c.corrected:+.3f}", f"{c.sizes[0]:,} to {c.sizes[-1]:,}"]
+        + [f"{min(c.counts)} to {max(c.counts)}"]
         for name in study.settings
-        for c in cell_rates.cell_rates(rows, regime.name, name)
+        for c in cell_rates.cell_rates(rows, regime, name)
         if c.slope
     ]
 

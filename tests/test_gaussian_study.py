@@ -28,6 +28,7 @@ from mle import em
 
 EXACT = 1e-12
 BAND = 5.0  # standard errors
+K4 = gaussian_regimes.regime("m1", 4)
 PUBLISHED_SLOPE = -0.506  # of M1 with four experts
 CLOSE = 0.04  # of a slope over a thinner grid than the published one
 
@@ -168,8 +169,8 @@ def test_the_catalogue_has_the_four_models():
 # Slopes by the number of atoms -------------------------------------------------------------------------------------
 
 
-def made_up_rows(power=-0.125, spread=0.3, replicates=40):
-    """Return rows of fits with two atoms in a random cell, whose errors fall as n^power there and n^-1/2 elsewhere."""
+def made_up_rows(power=-0.125, spread=0.3, replicates=40, atoms=2):
+    """Return rows of fits with so many atoms in a random cell; c falls as n^power there, all else as n^-1/2."""
     rng = np.random.default_rng(0)
     rows = []
     for n in (500, 5000, 50_000):
@@ -177,7 +178,7 @@ def made_up_rows(power=-0.125, spread=0.3, replicates=40):
             full = rng.integers(3)
             row = {"regime": "k4", "estimator": "em", "n": n, "replicate": replicate, "status": "ok"}
             for j in range(3):
-                row[f"error_occupancy_{j}"] = 1.0 + (j == full)
+                row[f"error_occupancy_{j}"] = atoms if j == full else 1.0
                 for name in cell_rates.PARAMETERS:
                     exponent = power if j == full and name == "c" else -0.5
                     row[f"error_{name}_{j}"] = n**exponent * np.exp(spread * rng.normal())
@@ -186,7 +187,7 @@ def made_up_rows(power=-0.125, spread=0.3, replicates=40):
 
 
 def test_slopes_are_told_apart_by_occupancy():
-    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(), "k4", "em")}
+    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(), K4, "em")}
     assert set(found) == {(name, atoms) for name in cell_rates.PARAMETERS for atoms in (1, 2)}
     assert found["c", 2].theory == -0.125
     assert away(found["c", 2].slope, -0.125) < BAND < away(found["c", 2].slope, -0.25)
@@ -202,13 +203,29 @@ def away(slope, value):
 
 def test_a_slope_that_is_not_the_theorems_is_far_from_it():
     """Planted error: the over-fitted cell as fast as the others."""
-    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(-0.5), "k4", "em")}
+    found = {(r.parameter, r.atoms): r for r in cell_rates.cell_rates(made_up_rows(-0.5), K4, "em")}
     assert away(found["c", 2].slope, found["c", 2].theory) > BAND
 
 
 def test_too_few_cells_have_no_slope():
-    found = cell_rates.cell_rates(made_up_rows(replicates=2), "k4", "em")
+    found = cell_rates.cell_rates(made_up_rows(replicates=2), K4, "em")
     assert all(rate.slope is None for rate in found if rate.atoms == 2)
+
+
+@pytest.mark.parametrize(("model", "theories"), [("m1", [-1 / 4]), ("m2", [-1 / 4, -1 / 6]), ("m4", [-1 / 4, -1 / 6])])
+def test_cells_at_zero_have_their_own_exponent_of_a(model, theories):
+    """Three atoms: the theorem tells the cells of type II apart, and counts in them are of their own kind."""
+    regime = gaussian_regimes.regime(model, 5)
+    rows = [row | {"regime": "k5"} for row in made_up_rows(atoms=3)]
+    found = [r for r in cell_rates.cell_rates(rows, regime, "em") if r.atoms == 3]
+    mine = [r for r in found if r.parameter == "a"]
+    np.testing.assert_allclose([r.theory for r in mine], theories)
+    np.testing.assert_allclose([r.corrected for r in mine], -1 / 6)
+    assert np.sum([r.counts for r in mine], axis=0).tolist() == [40, 40, 40]
+    first = [sum(row["error_occupancy_0"] == 3 for row in rows if row["n"] == n) for n in (500, 5000, 50_000)]
+    assert all(list(r.counts) == first for r in mine if r.vanishing)
+    assert [r.title for r in found if r.parameter != "a"] == ["pi", "c", "Gamma", "b", "nu"]
+    assert [r.title for r in mine][-1] == ("a, c0 = 0" if len(theories) == 2 else "a, c0 != 0")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +247,7 @@ def test_exponents_are_the_theorems(parameter, atoms, vanishing, expected):
 
 
 def test_table_names_every_occupancy():
-    text = cell_rates.table(made_up_rows(), "k4", "em")
+    text = cell_rates.table(made_up_rows(), K4, "em")
     assert "(2, 1, 1)" in text
     assert "+" not in text.splitlines()[1]
 
