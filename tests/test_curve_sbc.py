@@ -10,6 +10,7 @@ from scipy import stats
 
 from bayes_moe import curves, sampler, varying_coefficient
 from bayes_moe.bases import HilbertGP
+from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.smooth import SmoothModel
 
@@ -55,6 +56,10 @@ def inputs_at(family, seed, y=None):
 @float64
 def quantities(values, inputs):
     """Label-free numbers of each draw, (draws, quantities)."""
+    return np.asarray(jitted(_quantities)(values, inputs))  # compiled once: hundreds of programs exhaust a process
+
+
+def _quantities(values, inputs):
     smooth, _, data, rows, _ = inputs
 
     def one(draw):
@@ -63,7 +68,7 @@ def quantities(values, inputs):
         average = jnp.min(params["alpha"].mean(axis=2), axis=0)
         return jnp.stack([each.sum(), each[ROWS // 2], *average, draw["alpha_amplitude"].sum()])
 
-    return np.asarray(jax.lax.map(one, values))
+    return jax.lax.map(one, values)
 
 
 @float64
