@@ -18,8 +18,8 @@ ENGINES = ("consistent", "separate")
 KERNEL = {"n_init": 6, "undersmooth": 0.85}
 REPLICATES = 200  # of each bootstrap
 RESAMPLED = 0.21  # the bandwidth at which bands are bootstrapped and the test is made
-NUTS = {"num_warmup": 500, "num_samples": 1000, "num_chains": 4, "attempts": 2}
-QUICK = {"num_warmup": 300, "num_samples": 400, "num_chains": 2, "attempts": 1}
+NUTS = {"num_warmup": 500, "num_samples": 1000, "num_chains": 4, "target_accept_prob": 0.95, "attempts": 2}
+QUICK = {"num_warmup": 300, "num_samples": 400, "num_chains": 2, "target_accept_prob": 0.95, "attempts": 1}
 TITLES = {"normal": "vc-sim1: Gaussian", "binomial": "vc-sim2: binomial"}
 
 
