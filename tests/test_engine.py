@@ -25,7 +25,7 @@ FAKE = str(Path(__file__).with_name("fake_study.py"))
 COMMAND = str(Path(sys.executable).with_name("bayes-moe"))
 DASK = str(Path(sys.executable).with_name("dask"))
 PROVENANCE = {"seconds", "finished", "process", "threads", "peak_memory_mib"}
-TIMEOUT = 10.0  # longer than a first cell takes to compile
+TIMEOUT = 30.0  # longer than a first cell takes to compile, on a busy machine too
 ROUNDS = 3
 KILLS = 4  # in each round
 
