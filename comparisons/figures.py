@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -53,6 +53,13 @@ def _grid(study: Study, regimes: Sequence[Regime], columns: Sequence[str], note:
     return figure, figure.subplots(len(regimes), len(columns), squeeze=False, sharex="row")
 
 
+def _panels(regimes: Sequence[Regime], names: Sequence[str], axes: np.ndarray) -> Iterator[tuple[Regime, str, Axes]]:
+    """Each panel of :func:`_grid` with its regime (row) and parameter (column)."""
+    for regime, line in zip(regimes, axes, strict=True):
+        for name, axis in zip(names, line, strict=True):
+            yield regime, name, axis
+
+
 def _finish(figure: Figure, axes: np.ndarray, regimes: Sequence[Regime], label: str) -> Figure:
     for regime, line in zip(regimes, axes, strict=True):
         line[0].set_ylabel(f"{regime.name}\n({regime.title})\n\n{label}", fontsize=8)
@@ -95,10 +102,9 @@ def rates_figure(
         f"shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
     )
     figure, axes = _grid(study, regimes, names, note)
-    for regime, line in zip(regimes, axes, strict=True):
-        for name, axis in zip(names, line, strict=True):
-            found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
-            _panel(axis, found, regime, name, statistic, STYLES)
+    for regime, name, axis in _panels(regimes, names, axes):
+        found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
+        _panel(axis, found, regime, name, statistic, STYLES)
     return _finish(figure, axes, regimes, f"{statistic} error")
 
 
@@ -113,13 +119,12 @@ def contraction_figure(rows: summary.Rows, study: Study) -> Figure | None:
         study, regimes, names, "posterior contraction: medians over data sets, with 95% bands and slopes"
     )
     styles = {label: style for label, (_, style) in CONTRACTION.items()}
-    for regime, line in zip(regimes, axes, strict=True):
-        for name, axis in zip(names, line, strict=True):
-            found = [
-                summary.curve(_posteriors(rows, regime), regime, "nuts", f"{kind}_{name}", label)
-                for label, (kind, _) in CONTRACTION.items()
-            ]
-            _panel(axis, found, regime, name, "median", styles)
+    for regime, name, axis in _panels(regimes, names, axes):
+        found = [
+            summary.curve(_posteriors(rows, regime), regime, "nuts", f"{kind}_{name}", label)
+            for label, (kind, _) in CONTRACTION.items()
+        ]
+        _panel(axis, found, regime, name, "median", styles)
     return _finish(figure, axes, regimes, "median loss")
 
 
@@ -133,14 +138,13 @@ def coverage_figure(rows: summary.Rows, study: Study) -> Figure | None:
     names = list(regimes[0].moe.fields)
     note = "share of 95% intervals that hold the truth (bars: 95%, Wilson); the line is best"
     figure, axes = _grid(study, regimes, names, note)
-    for regime, line in zip(regimes, axes, strict=True):
-        for name, axis in zip(names, line, strict=True):
-            axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
-            for kind, (dodge, style) in INTERVALS.items():
-                mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
-                points = [(c.n, c.value, c.low, c.high) for c in mine]
-                _bars(axis, points, f"{kind} intervals", dodge, style)
-            axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
+    for regime, name, axis in _panels(regimes, names, axes):
+        axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
+        for kind, (dodge, style) in INTERVALS.items():
+            mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
+            points = [(c.n, c.value, c.low, c.high) for c in mine]
+            _bars(axis, points, f"{kind} intervals", dodge, style)
+        axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
     return _finish(figure, axes, regimes, "coverage")
 
 
@@ -164,19 +168,18 @@ def efficiency_figure(records: Sequence[dict[str, object]], study: Study) -> Fig
     names = list(regimes[0].moe.fields)
     note = "root mean square error over the Cramér–Rao bound (bars: 95%, bootstrap); 1: efficient; shaded: the window"
     figure, axes = _grid(study, regimes, names, note)
-    for regime, line in zip(regimes, axes, strict=True):
-        for name, axis in zip(names, line, strict=True):
-            axis.axhline(1.0, color="0.6", lw=3, alpha=0.6, zorder=0)
-            parameter = summary.SYMBOLS.get(name, name)
-            mine = [r for r in records if (r["regime"], r["parameter"]) == (regime.name, parameter)]
-            for k, label in enumerate(dict.fromkeys(r["estimate"] for r in mine)):
-                points = [(r["n"], r["over_bound"], r["low"], r["high"]) for r in mine if r["estimate"] == label]
-                _bars(axis, points, label, 1.05 ** (k - 1), STYLES.get(label, OTHER))
-            axis.set(xscale="log", yscale="log", title=SYMBOLS.get(name, name))
-            ratios = np.array([r["over_bound"] for r in mine] + [0.8, 1.25])
-            _tidy(axis, ratios)
-            axis.set_ylim(0.8 * ratios.min(), 1.25 * ratios.max())
-            _window(axis, regime, sorted({r["n"] for r in mine}))
+    for regime, name, axis in _panels(regimes, names, axes):
+        axis.axhline(1.0, color="0.6", lw=3, alpha=0.6, zorder=0)
+        parameter = summary.SYMBOLS.get(name, name)
+        mine = [r for r in records if (r["regime"], r["parameter"]) == (regime.name, parameter)]
+        for k, label in enumerate(dict.fromkeys(r["estimate"] for r in mine)):
+            points = [(r["n"], r["over_bound"], r["low"], r["high"]) for r in mine if r["estimate"] == label]
+            _bars(axis, points, label, 1.05 ** (k - 1), STYLES.get(label, OTHER))
+        axis.set(xscale="log", yscale="log", title=SYMBOLS.get(name, name))
+        ratios = np.array([r["over_bound"] for r in mine] + [0.8, 1.25])
+        _tidy(axis, ratios)
+        axis.set_ylim(0.8 * ratios.min(), 1.25 * ratios.max())
+        _window(axis, regime, sorted({r["n"] for r in mine}))
     return _finish(figure, axes, regimes, "error over bound")
 
 
