@@ -56,6 +56,13 @@ def compiled(function: Callable, *args: object) -> Callable:
     return future.result()
 
 
+def forget() -> None:
+    """Drop every executable: the system maps only so many in one process, a few thousand programs."""
+    with _TABLE_LOCK:
+        _TABLE.clear()
+    jax.clear_caches()
+
+
 @functools.cache
 def jitted(function: Callable) -> Callable:
     """``jax.jit`` of a module-level function with our options: faster to call than :func:`compiled`, for short work.

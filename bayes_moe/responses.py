@@ -15,6 +15,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
+from bayes_moe.numerics import logsumexp
+
 LOG_2PI = 1.8378770664093453
 
 
@@ -92,7 +94,7 @@ class BinomialResponse(_Response):
     def log_density(self, eta: Array, delta: Array, y: Array, size: Array) -> Array:
         """Y eta - size log(1 + exp(eta)) + log of the binomial coefficient."""
         ways = gammaln(size + 1) - gammaln(y + 1) - gammaln(size - y + 1)
-        return y * eta - size * jax.nn.softplus(eta) + ways
+        return y * eta - size * logsumexp([jnp.zeros_like(eta), eta]) + ways
 
     def information(self, eta: Array, delta: Array, y: Array, size: Array) -> tuple[Array, Array]:
         """Size p (1 - p); there is no delta."""
@@ -163,7 +165,7 @@ class NegativeBinomialResponse(_Response):
     def log_density(self, eta: Array, delta: Array, y: Array, size: Array) -> Array:
         """Log Gamma(y + k) / (Gamma(k) y!) + k log k + y log mu - (y + k) log(mu + k), k = exp(delta)."""
         k, log_mean = jnp.exp(delta), eta + jnp.log(size)
-        total = jnp.logaddexp(log_mean, delta)
+        total = logsumexp([log_mean, delta])
         return gammaln(y + k) - gammaln(k) - gammaln(y + 1) + k * (delta - total) + y * (log_mean - total)
 
     def information(self, eta: Array, delta: Array, y: Array, size: Array) -> tuple[Array, Array]:

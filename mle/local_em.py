@@ -12,6 +12,7 @@ arXiv:2601.01699 (label-consistent EM); Dempster, Laird and Rubin (1977).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from jax import Array, lax
 
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient, as_params
+from mle import anderson
 from mle.local import (
     Local,
     around,
@@ -39,7 +41,8 @@ ROUNDING = 1e-12  # share of the local log likelihood by which it may seem to fa
 STALLED = 1e-6  # a step so short gains nothing more
 M_STEPS = 1  # scoring steps in each M-step of the label-consistent EM
 FIRST_M_STEPS = 6  # in the first, from responsibilities alone
-LENGTHS = (1.0, 0.5, 0.1, 0.0)  # of a scoring step, the best of which is taken
+LENGTHS = (1.0, 0.5, 0.1)  # of a scoring step
+NEAR = 0.01  # change of coefficients from which steps are accelerated
 
 
 class Solved(NamedTuple):
@@ -170,17 +173,32 @@ def from_neighbours(theta: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np
 # The same responsibilities everywhere --------------------------------------------------------------------------
 
 
-def m_step(model: VaryingCoefficient, theta: Array, local: Local, r: Array, free: Array) -> Array:
-    """One safeguarded scoring step of the local M-step at one u, given responsibilities r (C, m)."""
-    move, _ = newton_step(*expected_derivatives(model, theta, local, r), free)
-    tried = theta + jnp.array(LENGTHS, theta.dtype)[:, None] * jnp.nan_to_num(move)
-    values = jax.vmap(lambda t: expected(model, t, local, r))(tried)
-    return tried[jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))]
+def m_steps(model: VaryingCoefficient, theta: Array, local: Local, r: Array, free: Array) -> Array:
+    """One safeguarded scoring step of the local M-step at every u, given responsibilities r (G, C, m).
+
+    Full steps, if no u loses by its own; else at each u the best of several lengths.
+    """
+    move, _ = jax.vmap(newton_step, in_axes=(0, 0, None))(*_every(expected_derivatives, model, theta, local, r), free)
+    move = jnp.nan_to_num(move)
+    now, full = (_every(expected, model, to, local, r) for to in (theta, theta + move))
+
+    def shortened() -> Array:
+        tried = jnp.stack([theta + length * move for length in LENGTHS])
+        values = jnp.stack([full, *(_every(expected, model, to, local, r) for to in tried[1:]), now])
+        best = jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values), axis=0)
+        return jnp.take_along_axis(jnp.concatenate([tried, theta[None]]), best[None, :, None], axis=0)[0]
+
+    return lax.cond(jnp.all(full >= now), lambda: theta + move, shortened)
+
+
+def _every(function: Callable, model: VaryingCoefficient, theta: Array, local: Local, r: Array) -> Array:
+    return jax.vmap(partial(function, model))(theta, local, r)
 
 
 class _Consistent(NamedTuple):
     theta: Array
     r: Array
+    memory: anderson.Memory
     best: Array
     log_likelihood: Array
     change: Array
@@ -199,15 +217,15 @@ def consistent(
 ) -> Solved:
     """Label-consistent EM from responsibilities r (C, n), theta (G, 2 P) being where the first M-step begins.
 
-    It stops when neither responsibilities nor coefficients (relative to 1 + their size) change by ``tol``. Not
-    monotone: without convergence it returns the step of highest log likelihood.
+    It stops when neither responsibilities nor coefficients (relative to 1 + their size) change by ``tol``. Where they
+    change little, steps are accelerated (:mod:`mle.anderson`). Not monotone: without convergence it returns the step of
+    highest log likelihood.
     """
     local = around(data, windows)
-    every = jax.vmap(partial(m_step, model), in_axes=(0, 0, 0, None))
 
     def maximise(theta: Array, r: Array, times: int) -> Array:
         seen = jnp.moveaxis(r[:, windows.index], 1, 0)
-        return lax.fori_loop(0, times, lambda _, t: every(t, local, seen, free), theta)
+        return lax.fori_loop(0, times, lambda _, t: m_steps(model, t, local, seen, free), theta)
 
     def refresh(theta: Array) -> tuple[Array, Array]:
         joint = own_log_joint(model, theta, data, windows)
@@ -215,17 +233,20 @@ def consistent(
         return jnp.exp(joint - total), jnp.sum(total)
 
     def step(now: _Consistent) -> _Consistent:
-        theta = maximise(now.theta, now.r, M_STEPS)
+        image = maximise(now.theta, now.r, M_STEPS)
+        moved = jnp.max(jnp.abs(image - now.theta) / (1 + jnp.abs(image)))
+        memory, theta = anderson.step(now.memory, now.theta, image, moved < NEAR)
         r, total = refresh(theta)
-        moved = jnp.max(jnp.abs(theta - now.theta) / (1 + jnp.abs(theta)))
         better = total > now.log_likelihood
         best = jnp.where(better, theta, now.best)
         change = jnp.maximum(jnp.max(jnp.abs(r - now.r)), moved)
-        return _Consistent(theta, r, best, jnp.where(better, total, now.log_likelihood), change, now.n_iter + 1)
+        high = jnp.where(better, total, now.log_likelihood)
+        return _Consistent(theta, r, memory, best, high, change, now.n_iter + 1)
 
     theta = maximise(theta, r, FIRST_M_STEPS)
     r, total = refresh(theta)
-    start = _Consistent(theta, r, theta, total, jnp.full((), jnp.inf, theta.dtype), jnp.zeros((), jnp.int32))
+    far, none = jnp.full((), jnp.inf, theta.dtype), jnp.zeros((), jnp.int32)
+    start = _Consistent(theta, r, anderson.empty(theta), theta, total, far, none)
     end = lax.while_loop(lambda now: (now.change > tol) & (now.n_iter < max_iter), step, start)
     converged = end.change <= tol
     theta = jnp.where(converged, end.theta, end.best)

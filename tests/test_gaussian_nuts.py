@@ -66,7 +66,7 @@ def test_draws_pass_the_gate_and_agree_with_the_mle():
     x, y = moe.simulate_joint(1, truth, 500)
     fit = em.fit(moe, x, y, n_init=3, random_state=0)
     tree = nuts.sample(
-        moe, x, y, rng_key=0, init=fit.params, num_chains=2, num_warmup=300, num_samples=500, progress_bar=False
+        moe, x, y, rng_key=0, init=fit.params, num_chains=2, num_warmup=300, num_samples=1000, progress_bar=False
     )
     verdict = diagnostics.check(tree)
     assert verdict.passed, str(verdict)

@@ -104,11 +104,12 @@ def test_an_m_step_never_lowers_its_aim_nor_a_climb_the_local_likelihood(family)
     with jax.enable_x64(True):
         model, seen, _ = at_one_u(family, n=120)
         free = jnp.ones(2 * model.size, bool)
-        for seed in range(3):
-            theta = some_theta(model, seed)
-            r = jnp.asarray(np.random.default_rng(seed).dirichlet([1, 1], seen.t.shape[0]).T)
-            after, aim = jitted(local_em.m_step)(model, theta, seen, r, free), jitted(local.expected)
-            assert aim(model, after, seen, r) >= aim(model, theta, seen, r)
+        thetas = jnp.stack([some_theta(model, seed) for seed in range(3)])
+        r = jnp.moveaxis(np.random.default_rng(0).dirichlet([1, 1], (3, seen.t.shape[0])), 2, 1)
+        places = jax.tree.map(lambda a: jnp.broadcast_to(a, (3, *jnp.shape(a))), seen)
+        after, aim = jitted(local_em.m_steps)(model, thetas, places, r, free), jitted(local.expected)
+        for place, theta in enumerate(thetas):
+            assert aim(model, after[place], seen, r[place]) >= aim(model, theta, seen, r[place])
             climb = jitted(local_em.climb)
             steps = [climb(model, theta, seen, free, limit, 1e-10)[1] for limit in (0, 1, 2, 4, 8, 16)]
             assert (np.diff(steps) >= -1e-10).all()
