@@ -6,8 +6,8 @@ A tree from :func:`bayes_moe.curves.sample` holds its data and basis, so that th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from bayes_moe import relabel as labelling
 from bayes_moe.bases import BASES
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
-from bayes_moe.datatree import flat_variables
+from bayes_moe.datatree import flat_variables, labels_for_coords
 from bayes_moe.indexed import IndexedObservations, scale_points
 from bayes_moe.parameters import Params
 from bayes_moe.smooth import SmoothModel
@@ -33,7 +33,12 @@ BATCH = 50  # draws evaluated side by side
 
 
 def described(
-    smooth: SmoothModel, tree: xr.DataTree, data: IndexedObservations, grid: np.ndarray, seed: str
+    smooth: SmoothModel,
+    tree: xr.DataTree,
+    data: IndexedObservations,
+    grid: np.ndarray,
+    subjects: Sequence[Hashable],
+    seed: str,
 ) -> xr.DataTree:
     """Name dims and coordinates of a tree from :func:`bayes_moe.nuts.sample`, and add data, curves' labels, attributes.
 
@@ -44,6 +49,8 @@ def described(
     data : IndexedObservations
     grid : ndarray, shape (G,)
         On [0, 1].
+    subjects : sequence of hashable
+        Their ids; none without subjects.
     seed : str
     """
     low, high = (float(end) for end in data.range)
@@ -53,20 +60,29 @@ def described(
     out.attrs |= about
     for name in ("posterior", "log_likelihood", "posterior_predictive"):
         if name in tree.children:
-            out[name] = xr.DataTree(_named(smooth, tree[name].to_dataset(), data, grid))
+            out[name] = xr.DataTree(_named(smooth, tree[name].to_dataset(), data, grid, subjects))
     out["observed_data"] = xr.DataTree(_rows(data, {"y": data.y}))
     u = np.clip(low + np.asarray(data.u) * (high - low), low, high)
     covariates = {"x": np.asarray(data.x)[1:].T, "z": np.asarray(data.z)[1:].T, "u": u, "size": data.size}
+    covariates |= {} if data.subject is None else {"subject_position": data.subject}
     out["constant_data"] = xr.DataTree(_rows(data, covariates))
     return relabel(smooth.model, out)
 
 
-def _named(smooth: SmoothModel, group: xr.Dataset, data: IndexedObservations, grid: np.ndarray) -> xr.Dataset:
+def _named(
+    smooth: SmoothModel,
+    group: xr.Dataset,
+    data: IndexedObservations,
+    grid: np.ndarray,
+    subjects: Sequence[Hashable],
+) -> xr.Dataset:
     low, high = np.asarray(data.range)
     dims = {name: field.dims for name, field in (smooth.fields | smooth.weights).items()}
     dims |= {name: ("grid", *field.dims) for name, field in smooth.model.fields.items()} | {"y": ("obs_id",)}
+    dims |= {"subject_intercept": ("subject",)}
     coords = {"grid": np.clip(low + grid * (high - low), low, high), "obs_id": np.asarray(data.order)}
     coords |= {"adapter": np.arange(1, smooth.model.components)}  # the reference is component 0
+    coords |= {"subject": labels_for_coords(subjects)}
     coords |= {f"{name}_curve": smooth.labels(name) for name in smooth.model.fields}
     arrays = {name: (("chain", "draw", *dims[name]), array.values) for name, array in group.data_vars.items()}
     used = {dim for where, _ in arrays.values() for dim in where}
@@ -83,7 +99,10 @@ def _rows(data: IndexedObservations, values: Mapping[str, np.ndarray]) -> xr.Dat
 def data_of(model: VaryingCoefficient, tree: xr.DataTree) -> IndexedObservations:
     """The data of a tree, as the model reads them."""
     rows = {name: tree["constant_data"][name].values for name in ("x", "z", "u", "size")}
-    return model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends_of(tree))
+    data = model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends_of(tree))
+    if "subject_position" not in tree["constant_data"]:
+        return data
+    return replace(data, subject=tree["constant_data"]["subject_position"].values[data.order])
 
 
 def ends_of(tree: xr.DataTree) -> tuple[float, float]:
@@ -94,7 +113,7 @@ def ends_of(tree: xr.DataTree) -> tuple[float, float]:
 def smooth_of(model: VaryingCoefficient, tree: xr.DataTree) -> SmoothModel:
     """The model of a tree with its basis."""
     basis = json.loads(tree.attrs["basis"])
-    return SmoothModel(model, BASES[basis.pop("name")](**basis))
+    return SmoothModel(model, BASES[basis.pop("name")](**basis), tree["posterior"].sizes.get("subject", 0))
 
 
 def _sites(smooth: SmoothModel, tree: xr.DataTree) -> Params:
@@ -179,7 +198,7 @@ def allocations(model: VaryingCoefficient, tree: xr.DataTree) -> np.ndarray:
 
 def _allocations(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
     def one(values: Params) -> Array:
-        joint = smooth.model.log_joint(smooth.coefficients(values, rows), data)
+        joint = smooth.model.log_joint(smooth.coefficients(values, rows, data.subject), data)
         return jnp.argmax(joint, axis=0)
 
     return jax.lax.map(one, draws, batch_size=BATCH)
@@ -202,7 +221,8 @@ def invariants(model: VaryingCoefficient, tree: xr.DataTree) -> xr.Dataset:
     -------
     xarray.Dataset, dims (chain, draw, ...)
         ``log_likelihood``, its sum; ``log_density``, log p(y | x, z, u) of a few observations along u; ``sorted_alpha``
-        and ``sorted_delta``, the curves' averages over the grid, each coefficient's in ascending order of components.
+        and ``sorted_delta``, the curves' averages over the grid, each coefficient's in ascending order of components;
+        with subjects ``subject_sd``, and ``subject_intercept`` of a few.
     """
     smooth, data = smooth_of(model, tree), data_of(model, tree)
     rows = smooth.basis.rows(np.asarray(data.u))
@@ -211,6 +231,10 @@ def invariants(model: VaryingCoefficient, tree: xr.DataTree) -> xr.Dataset:
     averages = by_name(model, flat_curves(tree["posterior"], model).mean(axis=1))
     found = {"log_likelihood": densities.sum(axis=1), "log_density": densities[:, probes]}
     found |= {f"sorted_{name}": np.sort(value, axis=1) for name, value in averages.items() if name != "beta"}
+    if smooth.subjects:
+        some = np.linspace(0, smooth.subjects - 1, min(PROBES, smooth.subjects)).astype(int)
+        shared = flat_variables(tree["posterior"].dataset, ["subject_sd", "subject_intercept"])
+        found |= {"subject_sd": shared["subject_sd"], "subject_intercept": shared["subject_intercept"][:, some]}
     shape = tree["posterior"].sizes["chain"], tree["posterior"].sizes["draw"]
     return xr.Dataset(
         {
@@ -227,7 +251,7 @@ def _unstacked(value: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _log_densities(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
     def one(values: Params) -> Array:
-        return smooth.model.log_densities(smooth.coefficients(values, rows), data)
+        return smooth.model.log_densities(smooth.coefficients(values, rows, data.subject), data)
 
     return jax.lax.map(one, draws, batch_size=BATCH)
 
