@@ -8,8 +8,9 @@ and weights are nearly independent where data are few. The likelihood is ``Varyi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import xarray as xr
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from bayes_moe import curve_draws, modes, nuts
+from bayes_moe import curve_draws, curve_tree, modes, nuts
 from bayes_moe.bases import Basis, basis_named
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
@@ -29,6 +30,7 @@ from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
+from bayes_moe.sparsity import SparseGate
 from bayes_moe.varying import VaryingCoefficient
 
 # Priors of each part of a curve, for covariates and responses of unit scale; those of delta are narrower, since it is
@@ -47,6 +49,36 @@ OF_DELTA = {
 }
 QUIET = 0.1  # sd of the weights from which mode searches start
 STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
+
+
+def sparse_gate(
+    concentration: float = 0.1, slope_sd: float = DEFAULTS["mean"][1][1]
+) -> dict[str, Callable[[SmoothModel], Distribution]]:
+    """Prior under which components that data do not need stay empty: an entry to merge over the defaults.
+
+    With more components than needed, :func:`bayes_moe.curve_draws.filled` then tells how many data need.
+
+    Parameters
+    ----------
+    concentration : float
+        The softmax of the mean intercepts, weights at covariates of zero, is Dirichlet(concentration, ...).
+    slope_sd : float
+        Slopes' means are Normal(0, slope_sd), by default as without this prior. The curves' priors stay as they are.
+
+    Raises
+    ------
+    ValueError
+        For numbers that are not positive.
+
+    Examples
+    --------
+    >>> tree = curves.sample(model, x, z, u, y, rng_key=0, prior=curves.sparse_gate())
+    >>> print(curve_draws.filled(model, tree).mean())
+    """
+    for name, value in (("concentration", concentration), ("slope_sd", slope_sd)):
+        if not isinstance(value, Real) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, got {value!r}. Try the default.")
+    return {"beta_mean": lambda smooth: SparseGate(smooth.fields["beta_mean"].shape, concentration, slope_sd)}
 
 
 class CurveMixture(Distribution):
@@ -209,7 +241,7 @@ def sample(
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
     start = best_start(inputs, data, start_key, n_init)
     tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=start, dtype="float64", **settings)
-    return curve_draws.described(smooth, tree, data, points, ids, seed=repr(rng_key))
+    return curve_draws.relabel(model, curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key)))
 
 
 def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import xarray as xr
 from curve_cases import BASES, SIZES, TIGHT, draw_rows, held, log_prior, slow_likelihood, with_switched_labels
 from numpyro.infer.util import log_density
 
-from bayes_moe import credible, curve_draws, curves, diagnostics, modes, varying_coefficient
+from bayes_moe import credible, curve_draws, curves, diagnostics, modes, relabel, varying_coefficient
 from bayes_moe.bases import BSplines, HilbertGP
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
@@ -222,6 +222,23 @@ def test_label_free_quantities_do_not_see_a_switch():
     same = curve_draws.invariants(model, with_switched_labels(tree))
     for name, values in curve_draws.invariants(model, tree).data_vars.items():
         np.testing.assert_allclose(same[name], values, rtol=1e-8, atol=1e-8)
+
+
+def test_filled_counts_components_with_observations():
+    model, tree, _ = mixture()
+    tree, posterior = tree.copy(), tree["posterior"].to_dataset().copy(deep=True)
+    posterior["beta_mean"][0, :5, 0, 0] = -1e4  # nothing is allocated to component 1
+    tree["posterior"] = xr.DataTree(posterior)
+    counts = curve_draws.filled(model, tree)
+    assert counts.dims == ("chain", "draw")
+    assert (counts[0, :5] == 1).all()
+    allocated = curve_draws.allocations(model, tree).reshape(2, 500, -1)
+    any_at_all = [[len(np.unique(row)) for row in chain] for chain in allocated]
+    np.testing.assert_array_equal(curve_draws.filled(model, tree, threshold=1e-9), any_at_all)
+    assert (curve_draws.filled(model, tree, threshold=0.99)[1] == 0).all()
+    shares = relabel.by_chain(counts, model.components)
+    assert shares.sel(chain=0, experts=1) >= 0.01
+    np.testing.assert_allclose(shares.sum("experts"), 1)
 
 
 def test_bands_hold_the_share_of_draws_that_they_claim():
