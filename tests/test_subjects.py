@@ -50,7 +50,7 @@ def some_values(smooth):
 
 @pytest.mark.parametrize(
     ("family", "kind", "components"),
-    [*((family, "hilbert", 2) for family in oracle.FAMILIES), ("normal", "bspline", 3), ("poisson", "hilbert", 1)],
+    [("normal", "hilbert", 2), ("binomial", "bspline", 3), ("negative-binomial", "hilbert", 1)],
 )
 @jax.enable_x64(True)
 def test_the_density_is_scipys(family, kind, components):
@@ -64,10 +64,9 @@ def test_the_density_is_scipys(family, kind, components):
     assert abs(slow_likelihood(family, model, BASES[kind], values, rows) - likelihood) > 1e-3  # intercepts matter
 
 
-@pytest.mark.parametrize("family", ["normal", "binomial"])
 @jax.enable_x64(True)
-def test_the_gradient_is_that_of_the_density(family):
-    inputs = problem(family)[2]
+def test_the_gradient_is_that_of_the_density():
+    inputs = problem("normal")[2]
     args = (inputs, jnp.asarray(inputs[2].y))
     where = modes.layout(curves.posterior_model, args)
     negative = modes.objective(curves.posterior_model, where, args)
@@ -129,7 +128,7 @@ def test_another_spread_of_subjects_would_show(sd):
 # A mixture -------------------------------------------------------------------------------------------------------
 
 TRUE_SD, TRUE_SIGMA = 0.8, np.exp(-1.0)
-DRAWS = 800
+DRAWS = 600
 
 
 @cache
@@ -140,12 +139,12 @@ def mixture(shuffled=False):
     subject = rng.permutation(np.repeat(np.arange(20), 7))
     x, z, u = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), rng.uniform(2, 4, size=n)
     own = TRUE_SD * rng.normal(size=20)[subject]
-    alpha = np.stack([np.stack([own - 1 + 0.5 * np.sin(2 * u), 1 + 0 * u], 1), np.stack([own + 1, 0 * u - 1], 1)], 1)
+    levels, slopes = [np.sin(2 * u) - 1, np.cos(2 * u) + 1], [np.ones(n), -np.ones(n)]
+    alpha = np.stack([np.stack([own + levels[c], slopes[c]], 1) for c in (0, 1)], 1)
     y = model.simulate(0, {"beta": [[[0.0, 1.0]]], "alpha": alpha, "delta": [[np.log(TRUE_SIGMA)] * 2]}, x, z)
     names = np.array([f"patient {s}" for s in (rng.permutation(subject) if shuffled else subject)])
-    settings = QUICK | {"basis": HilbertGP(6), "u_range": (2, 4), "grid": 5, "n_init": 2}
-    settings |= {"num_samples": DRAWS, "target_accept_prob": 0.9}
-    settings |= {"log_likelihood": True, "posterior_predictive": True}
+    settings = QUICK | {"num_samples": DRAWS, "target_accept_prob": 0.95, "basis": HilbertGP(5), "n_init": 2}
+    settings |= {"u_range": (2, 4), "grid": 5, "log_likelihood": True, "posterior_predictive": True}
     return model, curves.sample(model, x, z, u, y, rng_key=1, subject=names, **settings), (x, z, u, y, names)
 
 
@@ -298,5 +297,4 @@ def test_a_prior_of_their_spread_without_subjects_is_refused():
 @pytest.mark.parametrize("ids", [[(1, "a"), (1, "b"), (1, "a")], [True, False, True], ["1", 1, "1"]], ids=repr)
 def test_any_hashable_is_an_id(ids):
     positions, labels = check_subject(ids, 3)
-    assert positions.tolist() == [0, 1, 0]
-    assert labels == tuple(ids[:2])
+    assert (positions.tolist(), labels) == ([0, 1, 0], tuple(ids[:2]))
