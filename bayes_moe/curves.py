@@ -70,9 +70,16 @@ def sparse_gate(
     ValueError
         For numbers that are not positive.
 
+    Notes
+    -----
+    Empty components roam over their priors, next to where they would take observations: steps of the default
+    length make some transitions diverge. ``target_accept_prob=0.99`` and a long warm-up help; let the gate judge.
+
     Examples
     --------
-    >>> tree = curves.sample(model, x, z, u, y, rng_key=0, prior=curves.sparse_gate())
+    >>> settings = {"num_warmup": 1000, "target_accept_prob": 0.99, "max_tree_depth": 8}
+    >>> tree = curves.sample(model, x, z, u, y, rng_key=0, prior=curves.sparse_gate(), **settings)
+    >>> print(diagnostics.check(tree, curve_draws.invariants(model, tree)))
     >>> print(curve_draws.filled(model, tree).mean())
     """
     for name, value in (("concentration", concentration), ("slope_sd", slope_sd)):
