@@ -1,13 +1,9 @@
-"""Posterior draws of coefficient curves: their DataTree, labels that mean the same in all draws, label-free quantities.
+"""Posterior draws of coefficient curves: labels that mean the same in all draws, label-free quantities.
 
 A tree from :func:`bayes_moe.curves.sample` holds its data and basis, so that the functions here ask for nothing else.
 """
 
 from __future__ import annotations
-
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +12,8 @@ import xarray as xr
 from jax import Array
 
 from bayes_moe import relabel as labelling
-from bayes_moe.bases import BASES
 from bayes_moe.compilation import jitted
+from bayes_moe.curve_tree import data_of, ends_of, smooth_of
 from bayes_moe.data import float64
 from bayes_moe.datatree import flat_variables
 from bayes_moe.indexed import IndexedObservations, scale_points
@@ -27,74 +23,6 @@ from bayes_moe.varying import VaryingCoefficient, by_name, permute
 
 PROBES = 8  # observations, evenly spaced along u, whose log density is a label-free quantity
 BATCH = 50  # draws evaluated side by side
-
-
-# The tree ------------------------------------------------------------------------------------------------------
-
-
-def described(
-    smooth: SmoothModel, tree: xr.DataTree, data: IndexedObservations, grid: np.ndarray, seed: str
-) -> xr.DataTree:
-    """Name dims and coordinates of a tree from :func:`bayes_moe.nuts.sample`, and add data, curves' labels, attributes.
-
-    Parameters
-    ----------
-    smooth : SmoothModel
-    tree : xarray.DataTree
-    data : IndexedObservations
-    grid : ndarray, shape (G,)
-        On [0, 1].
-    seed : str
-    """
-    low, high = (float(end) for end in data.range)
-    basis = {"name": smooth.basis.name, **asdict(smooth.basis)}
-    about = {"basis": json.dumps(basis), "u_low": low, "u_high": high, "init": "best mode", "seed": seed}
-    out = tree.copy()
-    out.attrs |= about
-    for name in ("posterior", "log_likelihood", "posterior_predictive"):
-        if name in tree.children:
-            out[name] = xr.DataTree(_named(smooth, tree[name].to_dataset(), data, grid))
-    out["observed_data"] = xr.DataTree(_rows(data, {"y": data.y}))
-    u = np.clip(low + np.asarray(data.u) * (high - low), low, high)
-    covariates = {"x": np.asarray(data.x)[1:].T, "z": np.asarray(data.z)[1:].T, "u": u, "size": data.size}
-    out["constant_data"] = xr.DataTree(_rows(data, covariates))
-    return relabel(smooth.model, out)
-
-
-def _named(smooth: SmoothModel, group: xr.Dataset, data: IndexedObservations, grid: np.ndarray) -> xr.Dataset:
-    low, high = np.asarray(data.range)
-    dims = {name: field.dims for name, field in (smooth.fields | smooth.weights).items()}
-    dims |= {name: ("grid", *field.dims) for name, field in smooth.model.fields.items()} | {"y": ("obs_id",)}
-    coords = {"grid": np.clip(low + grid * (high - low), low, high), "obs_id": np.asarray(data.order)}
-    coords |= {"adapter": np.arange(1, smooth.model.components)}  # the reference is component 0
-    coords |= {f"{name}_curve": smooth.labels(name) for name in smooth.model.fields}
-    arrays = {name: (("chain", "draw", *dims[name]), array.values) for name, array in group.data_vars.items()}
-    used = {dim for where, _ in arrays.values() for dim in where}
-    kept = {name: values for name, values in coords.items() if name in used}
-    return xr.Dataset(arrays, {**kept, "chain": group["chain"], "draw": group["draw"]}, group.attrs)
-
-
-def _rows(data: IndexedObservations, values: Mapping[str, np.ndarray]) -> xr.Dataset:
-    arrays = {name: np.asarray(value) for name, value in values.items()}
-    dims = {name: ("obs_id", f"{name}_feature")[: array.ndim] for name, array in arrays.items()}
-    return xr.Dataset({name: (dims[name], array) for name, array in arrays.items()}, {"obs_id": np.asarray(data.order)})
-
-
-def data_of(model: VaryingCoefficient, tree: xr.DataTree) -> IndexedObservations:
-    """The data of a tree, as the model reads them."""
-    rows = {name: tree["constant_data"][name].values for name in ("x", "z", "u", "size")}
-    return model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends_of(tree))
-
-
-def ends_of(tree: xr.DataTree) -> tuple[float, float]:
-    """The u, in the user's units, that are 0 and 1 to the basis."""
-    return tree.attrs["u_low"], tree.attrs["u_high"]
-
-
-def smooth_of(model: VaryingCoefficient, tree: xr.DataTree) -> SmoothModel:
-    """The model of a tree with its basis."""
-    basis = json.loads(tree.attrs["basis"])
-    return SmoothModel(model, BASES[basis.pop("name")](**basis))
 
 
 def _sites(smooth: SmoothModel, tree: xr.DataTree) -> Params:
@@ -179,10 +107,36 @@ def allocations(model: VaryingCoefficient, tree: xr.DataTree) -> np.ndarray:
 
 def _allocations(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
     def one(values: Params) -> Array:
-        joint = smooth.model.log_joint(smooth.coefficients(values, rows), data)
+        joint = smooth.model.log_joint(smooth.coefficients(values, rows, data.subject), data)
         return jnp.argmax(joint, axis=0)
 
     return jax.lax.map(one, draws, batch_size=BATCH)
+
+
+def filled(model: VaryingCoefficient, tree: xr.DataTree, threshold: float = labelling.FILLED) -> xr.DataArray:
+    """Number of components in each draw that observations are allocated to: at least this share of them.
+
+    An observation is allocated to its likeliest component. Under :func:`bayes_moe.curves.sparse_gate`, and with more
+    components than are needed, the distribution over draws tells how many the data need.
+
+    Parameters
+    ----------
+    model : VaryingCoefficient
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`.
+    threshold : float
+        Share of the observations.
+
+    Returns
+    -------
+    xarray.DataArray, dims (chain, draw)
+        See :func:`bayes_moe.relabel.by_chain`: chains that differ have not mixed over it.
+    """
+    allocated, posterior = allocations(model, tree), tree["posterior"]
+    shares = np.stack([(allocated == c).mean(axis=1) for c in range(model.components)], axis=-1)
+    shape = posterior.sizes["chain"], posterior.sizes["draw"]
+    coords = {"chain": posterior["chain"], "draw": posterior["draw"], "expert": np.arange(model.components)}
+    return labelling.above(xr.DataArray(_unstacked(shares, shape), coords, list(coords)), threshold)
 
 
 # Other quantities ----------------------------------------------------------------------------------------------
@@ -202,7 +156,8 @@ def invariants(model: VaryingCoefficient, tree: xr.DataTree) -> xr.Dataset:
     -------
     xarray.Dataset, dims (chain, draw, ...)
         ``log_likelihood``, its sum; ``log_density``, log p(y | x, z, u) of a few observations along u; ``sorted_alpha``
-        and ``sorted_delta``, the curves' averages over the grid, each coefficient's in ascending order of components.
+        and ``sorted_delta``, the curves' averages over the grid, each coefficient's in ascending order of components;
+        with subjects ``subject_sd``, and ``subject_intercept`` of a few.
     """
     smooth, data = smooth_of(model, tree), data_of(model, tree)
     rows = smooth.basis.rows(np.asarray(data.u))
@@ -211,6 +166,10 @@ def invariants(model: VaryingCoefficient, tree: xr.DataTree) -> xr.Dataset:
     averages = by_name(model, flat_curves(tree["posterior"], model).mean(axis=1))
     found = {"log_likelihood": densities.sum(axis=1), "log_density": densities[:, probes]}
     found |= {f"sorted_{name}": np.sort(value, axis=1) for name, value in averages.items() if name != "beta"}
+    if smooth.subjects:
+        some = np.linspace(0, smooth.subjects - 1, min(PROBES, smooth.subjects)).astype(int)
+        shared = flat_variables(tree["posterior"].dataset, ["subject_sd", "subject_intercept"])
+        found |= {"subject_sd": shared["subject_sd"], "subject_intercept": shared["subject_intercept"][:, some]}
     shape = tree["posterior"].sizes["chain"], tree["posterior"].sizes["draw"]
     return xr.Dataset(
         {
@@ -227,7 +186,7 @@ def _unstacked(value: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _log_densities(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:
     def one(values: Params) -> Array:
-        return smooth.model.log_densities(smooth.coefficients(values, rows), data)
+        return smooth.model.log_densities(smooth.coefficients(values, rows, data.subject), data)
 
     return jax.lax.map(one, draws, batch_size=BATCH)
 

@@ -8,8 +8,9 @@ and weights are nearly independent where data are few. The likelihood is ``Varyi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,16 @@ import xarray as xr
 from jax import Array
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from bayes_moe import curve_draws, modes, nuts
+from bayes_moe import curve_draws, curve_tree, modes, nuts
 from bayes_moe.bases import Basis, basis_named
 from bayes_moe.data import check_count, float64
-from bayes_moe.indexed import IndexedObservations, make_grid
+from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
 from bayes_moe.moe import as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
+from bayes_moe.sparsity import SparseGate
 from bayes_moe.varying import VaryingCoefficient
 
 # Priors of each part of a curve, for covariates and responses of unit scale; those of delta are narrower, since it is
@@ -38,6 +40,7 @@ DEFAULTS = {
     "trend": (dist.Normal, (0.0, 2.0)),
     "amplitude": (dist.HalfNormal, (1.0,)),
     "lengthscale": (dist.LogNormal, (math.log(0.3), 0.4)),
+    "sd": (dist.HalfNormal, (1.0,)),  # of subjects' intercepts
 }
 OF_DELTA = {
     "mean": (dist.Normal, (0.0, 1.0)),
@@ -46,6 +49,43 @@ OF_DELTA = {
 }
 QUIET = 0.1  # sd of the weights from which mode searches start
 STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
+
+
+def sparse_gate(
+    concentration: float = 0.1, slope_sd: float = DEFAULTS["mean"][1][1]
+) -> dict[str, Callable[[SmoothModel], Distribution]]:
+    """Prior under which components that data do not need stay empty: an entry to merge over the defaults.
+
+    With more components than needed, :func:`bayes_moe.curve_draws.filled` then tells how many data need.
+
+    Parameters
+    ----------
+    concentration : float
+        The softmax of the mean intercepts, weights at covariates of zero, is Dirichlet(concentration, ...).
+    slope_sd : float
+        Slopes' means are Normal(0, slope_sd), by default as without this prior. The curves' priors stay as they are.
+
+    Raises
+    ------
+    ValueError
+        For numbers that are not positive.
+
+    Notes
+    -----
+    Empty components roam over their priors, next to where they would take observations: steps of the default
+    length make some transitions diverge. ``target_accept_prob=0.99`` and a long warm-up help; let the gate judge.
+
+    Examples
+    --------
+    >>> settings = {"num_warmup": 1000, "target_accept_prob": 0.99, "max_tree_depth": 8}
+    >>> tree = curves.sample(model, x, z, u, y, rng_key=0, prior=curves.sparse_gate(), **settings)
+    >>> print(diagnostics.check(tree, curve_draws.invariants(model, tree)))
+    >>> print(curve_draws.filled(model, tree).mean())
+    """
+    for name, value in (("concentration", concentration), ("slope_sd", slope_sd)):
+        if not isinstance(value, Real) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, got {value!r}. Try the default.")
+    return {"beta_mean": lambda smooth: SparseGate(smooth.fields["beta_mean"].shape, concentration, slope_sd)}
 
 
 class CurveMixture(Distribution):
@@ -101,8 +141,10 @@ def posterior_model(
     for name, curves in smooth.coefficients(values, grid_rows).items():
         if curves.size:  # one component has no gate
             numpyro.deterministic(name, jnp.moveaxis(curves, -1, 0))
+    if smooth.subjects:
+        numpyro.deterministic("subject_intercept", smooth.intercepts(values))
     with numpyro.plate("obs_id", data.n):
-        numpyro.sample("y", CurveMixture(smooth.model, smooth.coefficients(values, rows), data), obs=y)
+        numpyro.sample("y", CurveMixture(smooth.model, smooth.coefficients(values, rows, data.subject), data), obs=y)
 
 
 def priors_of(smooth: SmoothModel, prior: Prior | None = None) -> dict[str, Distribution]:
@@ -131,6 +173,7 @@ def sample(
     basis: str | Basis = "hilbert",
     prior: Prior | None = None,
     size: object = 1.0,
+    subject: object = None,
     u_range: object = None,
     grid: object = 20,
     n_init: int = 6,
@@ -152,9 +195,12 @@ def sample(
     prior : mapping of str to Distribution, optional
         Merged over :data:`DEFAULTS`. Names are those of a coefficient and of what the prior is about: ``alpha_mean``
         (C, 1 + q), ``alpha_amplitude`` and ``alpha_lengthscale`` (a number for each curve), with splines also
-        ``alpha_trend``; the same for ``beta`` and ``delta``.
+        ``alpha_trend``; the same for ``beta`` and ``delta``. With subjects ``subject_sd``.
     size : float or array-like, shape (n,)
         Trials of a binomial, exposure of a count.
+    subject : array-like, shape (n,), optional
+        Whose observation each is, any hashable ids. Each subject has an intercept, Normal(0, ``subject_sd``), added to
+        the linear predictor of every expert; curves are those of a subject with intercept zero.
     u_range : pair of float, optional
         The range of u; by default that of the data.
     grid : int, "own" or array-like
@@ -172,7 +218,8 @@ def sample(
         As from :func:`bayes_moe.nuts.sample`. In ``posterior``, beside the parameters, the curves: ``alpha`` (chain,
         draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
         that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are in increasing order
-        of u; ``obs_id`` is the row of the data given.
+        of u; ``obs_id`` is the row of the data given. With subjects also ``subject_sd`` and ``subject_intercept``
+        (chain, draw, subject); log likelihoods and predictive draws are those of the same subjects.
 
     Raises
     ------
@@ -191,14 +238,17 @@ def sample(
     >>> print(credible.bands(model, tree).lower["alpha"])
     """
     check_count("n_init", n_init)
-    data = model.observe(x, z, u, y, size=size, u_range=u_range)
-    points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis))
+    data, ids = model.observe(x, z, u, y, size=size, u_range=u_range), ()
+    if subject is not None:
+        positions, ids = check_subject(subject, data.n)
+        data = replace(data, subject=positions[data.order])
+    points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis), len(ids))
     start_key, run_key = modes.child_keys(as_key(rng_key), 2)
     rows = [smooth.basis.rows(where) for where in (np.asarray(data.u), points)]
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
     start = best_start(inputs, data, start_key, n_init)
     tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=start, dtype="float64", **settings)
-    return curve_draws.described(smooth, tree, data, points, seed=repr(rng_key))
+    return curve_draws.relabel(model, curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key)))
 
 
 def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:
@@ -226,7 +276,7 @@ def random_start(smooth: SmoothModel, data: IndexedObservations, rng: np.random.
     z = np.asarray(data.z).T
     pooled = np.linalg.lstsq(z, response, rcond=None)[0]
     spread = np.std(response - z @ pooled)
-    kept = {"amplitude": 0.3, "lengthscale": 0.3, "trend": 0.0}
+    kept = {"amplitude": 0.3, "lengthscale": 0.3, "trend": 0.0, "sd": 0.3}
     start = {}
     for name, field in smooth.fields.items():
         which, part = name.split("_")

@@ -212,11 +212,7 @@ def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) 
     ValueError
         If y is not one-dimensional, has another length, or holds a label that was not declared.
     """
-    array = y if isinstance(y, np.ndarray) else _as_labels(y)
-    if array.ndim != 1:
-        raise ValueError(f"y must be one-dimensional, a label for each row of x, got shape {array.shape}.")
-    if n is not None and len(array) != n:
-        raise ValueError(f"y must have one label for each row of x: x has {n} rows, y has {len(array)}.")
+    array = check_labels("y", y, n)
     if array.dtype.kind in "iub" and tuple(classes) == tuple(range(len(classes))):
         codes = array.astype(np.int64)
         unknown = (codes < 0) | (codes >= len(classes))
@@ -276,14 +272,24 @@ def label_array(classes: Sequence[Hashable]) -> np.ndarray:
     return array
 
 
-def _as_labels(y: object) -> np.ndarray:
-    if hasattr(y, "columns"):
-        return np.asarray(y)
-    if isinstance(y, str) or not isinstance(y, Iterable):
-        raise ValueError(f"y must be a sequence of labels, one for each row of x, got {y!r}.")
-    values = list(y)
+def check_labels(name: str, labels: object, n: int | None = None) -> np.ndarray:
+    """Labels, any hashables, as an array (n,): of objects where NumPy would change what they are."""
+    array = labels if isinstance(labels, np.ndarray) else _as_labels(name, labels)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, a label for each row of x, got shape {array.shape}.")
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name} must have one label for each row of x: x has {n} rows, {name} has {len(array)}.")
+    return array
+
+
+def _as_labels(name: str, labels: object) -> np.ndarray:
+    if hasattr(labels, "columns"):
+        return np.asarray(labels)
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise ValueError(f"{name} must be a sequence of labels, one for each row of x, got {labels!r}.")
+    values = list(labels)
     if any(isinstance(value, list) for value in values):
-        raise ValueError("y must be one-dimensional, a label for each row of x, got a list of lists.")
+        raise ValueError(f"{name} must be one-dimensional, a label for each row of x, got a list of lists.")
     if any(isinstance(value, tuple) for value in values):
         array = np.empty(len(values), dtype=object)
         array[:] = values

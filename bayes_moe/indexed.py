@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
-from bayes_moe.data import check_real, check_x
+from bayes_moe.data import check_labels, check_real, check_x
 
 
 @register_dataclass
@@ -32,6 +36,8 @@ class IndexedObservations:
         Row of the user's data that each observation was.
     range : array, shape (2,)
         The u, in the user's units, that became 0 and 1.
+    subject : array of int, shape (n,), or None
+        Position of each observation's subject among all; None where observations have none.
     """
 
     x: Array
@@ -41,6 +47,7 @@ class IndexedObservations:
     size: Array
     order: Array
     range: Array
+    subject: Array | None = None
 
     @property
     def n(self) -> int:
@@ -107,6 +114,38 @@ def check_size(size: object, n: int) -> np.ndarray:
     if not np.isfinite(array).all() or (array <= 0).any():
         raise ValueError(f"size must be positive and finite, got a minimum of {np.min(array)}.")
     return np.array(np.broadcast_to(array, (n,)))
+
+
+def check_subject(subject: object, n: int) -> tuple[np.ndarray, tuple[Hashable, ...]]:
+    """Check the subjects of observations: positions (n,), and the ids in the order in which they first appear.
+
+    Raises
+    ------
+    ValueError
+        For ids that are missing, not hashable, too many or too few; where no intercepts can be learned, since there is
+        a single subject, or none with two observations.
+    """
+    ids = check_labels("subject", subject, n).tolist()
+    for row, one in enumerate(ids):
+        if not isinstance(one, Hashable):
+            raise ValueError(f"subject must hold hashable ids, got {one!r} at row {row}. Use strings or numbers.")
+        if _missing(one):
+            raise ValueError(f"subject must have an id in each row, got {one!r} at row {row}. Drop or name these rows.")
+    counts = Counter(ids)
+    if len(counts) < 2:
+        raise ValueError(f"subject must have at least 2 subjects, got {ids[0]!r} alone. Leave subject out.")
+    if max(counts.values()) < 2:
+        raise ValueError(
+            f"subject must have a subject with at least 2 observations, got {n} subjects with one each: an intercept "
+            "would be no other than the noise. Leave subject out."
+        )
+    position = {one: code for code, one in enumerate(counts)}
+    return np.array([position[one] for one in ids]), tuple(counts)
+
+
+def _missing(one: Hashable) -> bool:
+    number = isinstance(one, Real) and math.isnan(one)
+    return one is None or number or type(one).__name__ in ("NAType", "NaTType")  # the latter are of pandas
 
 
 def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:

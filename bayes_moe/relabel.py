@@ -162,7 +162,12 @@ def filled(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
     ----------
     Malsiner-Walli, Frühwirth-Schnatter and Grün (2016).
     """
-    return (idata["posterior"]["pi"] >= threshold).sum("expert").rename("filled")
+    return above(idata["posterior"]["pi"], threshold)
+
+
+def above(weights: xr.DataArray, threshold: float = FILLED) -> xr.DataArray:
+    """Number of experts in each draw whose weight (chain, draw, expert) reaches the threshold, (chain, draw)."""
+    return (weights >= threshold).sum("expert").rename("filled")
 
 
 def number_of_experts(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
@@ -179,8 +184,12 @@ def number_of_experts(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataA
     xarray.DataArray, dims (chain, experts)
         Share of the chain's draws with so many filled experts, 1 to all; average over chains for the posterior.
     """
-    counts = filled(idata, threshold)
-    numbers = xr.DataArray(np.arange(1, idata["posterior"].sizes["expert"] + 1), dims="experts")
+    return by_chain(filled(idata, threshold), idata["posterior"].sizes["expert"])
+
+
+def by_chain(counts: xr.DataArray, experts: int) -> xr.DataArray:
+    """Share of each chain's draws with 1, ..., ``experts`` filled ones, (chain, experts), from the numbers filled."""
+    numbers = xr.DataArray(np.arange(1, experts + 1), dims="experts")
     shares = (counts == numbers).mean("draw").transpose("chain", "experts")
     return shares.assign_coords(experts=numbers.values).rename("number_of_experts")
 

@@ -1,4 +1,8 @@
-"""From parameters to coefficient curves: each coefficient is ``mean + f(u)``, f in a basis; a constant one its mean."""
+"""From parameters to coefficient curves: each coefficient is ``mean + f(u)``, f in a basis; a constant one its mean.
+
+Subjects with several observations may each have an intercept, which all experts share: Normal(0, sd), sd times a
+standard normal weight. The curves are those of a subject whose intercept is zero.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
+from numpyro.distributions import constraints
 
 from bayes_moe import parameters
 from bayes_moe.bases import Basis
@@ -26,30 +31,37 @@ class SmoothModel:
     ----------
     model : VaryingCoefficient
     basis : Basis
+    subjects : int
+        Number S of subjects with an intercept of their own.
     """
 
     model: VaryingCoefficient = jax.tree.static()
     basis: Basis = jax.tree.static()
+    subjects: int = jax.tree.static(default=0)
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Means, shaped as the coefficients, and of each curve that varies its smoothness: ``alpha_amplitude`` (V,)."""
+        """Means, shaped as the coefficients, and of each curve that varies its smoothness: ``alpha_amplitude`` (V,).
+
+        With subjects also ``subject_sd``, the standard deviation of their intercepts.
+        """
         fields = {}
         for name, field in self._present.items():
             fields[f"{name}_mean"] = Field(field.shape, field.dims)
             if count := len(self.varying(name)):
                 for part, support in self.basis.smoothness.items():
                     fields[f"{name}_{part}"] = Field((count,), (f"{name}_curve",), support)
-        return fields
+        return fields | ({"subject_sd": Field((), (), constraints.positive)} if self.subjects else {})
 
     @property
     def weights(self) -> dict[str, Field]:
-        """Weights (V, M) of the basis functions: not a matter of choice, they are standard normal."""
-        return {
+        """Weights (V, M) of the basis functions, (S,) of subjects: not a matter of choice, they are standard normal."""
+        weights = {
             f"{name}_weights": Field((len(self.varying(name)), self.basis.weights), (f"{name}_curve", "basis_function"))
             for name in self._present
             if len(self.varying(name))
         }
+        return weights | ({"subject_weights": Field((self.subjects,), ("subject",))} if self.subjects else {})
 
     @property
     def _present(self) -> dict[str, Field]:
@@ -66,7 +78,11 @@ class SmoothModel:
         mine = self.model.labels[parameters.blocks(self.model.fields)[name]]
         return [mine[index] for index in self.varying(name)]
 
-    def coefficients(self, values: Params, rows: Array) -> Params:
+    def intercepts(self, values: Params) -> Array:
+        """Intercept of each subject, (S,)."""
+        return values["subject_sd"] * values["subject_weights"]
+
+    def coefficients(self, values: Params, rows: Array, subject: Array | None = None) -> Params:
         """Coefficients by name, the last axis that of ``rows``, the basis functions at some u.
 
         Parameters
@@ -74,6 +90,8 @@ class SmoothModel:
         values : dict of str to array
             What :attr:`fields` and :attr:`weights` declare.
         rows : array, shape (functions, n)
+        subject : array of int, shape (n,), optional
+            Whose coefficients: the subject's intercept is added to each expert's. Without, those of intercept zero.
         """
         flat = []
         for name, field in self._present.items():
@@ -82,4 +100,7 @@ class SmoothModel:
                 smoothness = {part: values[f"{name}_{part}"] for part in self.basis.smoothness}
                 curves = curves.at[where].add(self.basis.curves(smoothness, values[f"{name}_weights"], rows))
             flat.append(curves)
-        return as_params(self.model, jnp.concatenate(flat))
+        params = as_params(self.model, jnp.concatenate(flat))
+        if subject is None:
+            return params
+        return params | {"alpha": params["alpha"].at[:, 0].add(self.intercepts(values)[subject])}

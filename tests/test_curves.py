@@ -12,55 +12,22 @@ import numpyro.distributions as dist
 import oracle_varying as oracle
 import pytest
 import xarray as xr
-from curve_cases import SIZES, draw_rows
+from curve_cases import BASES, SIZES, TIGHT, draw_rows, held, log_prior, slow_likelihood, with_switched_labels
 from numpyro.infer.util import log_density
-from scipy import stats
-from scipy.special import logsumexp
 
-from bayes_moe import credible, curve_draws, curves, diagnostics, modes, varying_coefficient
+from bayes_moe import credible, curve_draws, curves, diagnostics, modes, relabel, varying_coefficient
 from bayes_moe.bases import BSplines, HilbertGP
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
 from comparisons import curve_figures
 from mle import bands, kernel_em
 
-BASES = {"hilbert": HilbertGP(6), "bspline": BSplines(7)}
 QUICK = {"num_warmup": 300, "num_samples": 500, "num_chains": 2, "progress_bar": False}
 MAX_STANDARD_ERRORS = 5.0
 MIN_ESS = 400
 
 
 # The density -----------------------------------------------------------------------------------------------------
-
-# Of each part of a curve, the default prior in SciPy's words.
-PRIORS = {
-    "mean": stats.norm(0, 2),
-    "trend": stats.norm(0, 2),
-    "amplitude": stats.halfnorm(0, 1),
-    "lengthscale": stats.lognorm(0.4, scale=0.3),
-    "weights": stats.norm(0, 1),
-    "delta_mean": stats.norm(0, 1),
-    "delta_trend": stats.norm(0, 1),
-    "delta_amplitude": stats.halfnorm(0, 0.5),
-}
-
-
-def slow_curves(basis, values, name, label, u):
-    """Return one coefficient at u: its mean, and the sum over basis functions where it varies."""
-    flat = dict(zip(label["all"], np.ravel(values[f"{name}_mean"]), strict=True))
-    out = {one: np.full(len(u), mean) for one, mean in flat.items()}
-    for v, one in enumerate(label["varying"]):
-        w = values[f"{name}_weights"][v]
-        amplitude, rows = values[f"{name}_amplitude"][v], basis.rows(u)
-        if basis.name == "bspline":
-            out[one] += values[f"{name}_trend"][v] * rows[0] + amplitude * (w @ rows[1:])
-            continue
-        length = values[f"{name}_lengthscale"][v]
-        omega = np.arange(1, basis.functions + 1) * np.pi / (2 * basis.boundary)
-        density = amplitude**2 * np.sqrt(2 * np.pi) * length * np.exp(-0.5 * (length * omega) ** 2)
-        phi = np.sin(omega[:, None] * (u - 0.5 + basis.boundary)) / np.sqrt(basis.boundary)
-        out[one] += (np.sqrt(density) * w) @ phi
-    return out
 
 
 def density_case(family, kind, constant, components=2):
@@ -76,26 +43,8 @@ def density_case(family, kind, constant, components=2):
         values = {name: 0.5 * rng.normal(size=field.shape) for name, field in sites.items()}
         values |= {n: np.exp(v) for n, v in values.items() if n.split("_")[1] in ("amplitude", "lengthscale")}
         found = float(log_density(curves.posterior_model, (inputs, jnp.asarray(data.y)), {}, values)[0])
-    prior = sum(PRIORS.get(n, PRIORS[n.split("_")[1]]).logpdf(value).sum() for n, value in values.items())
-    expected = prior + slow_likelihood(family, model, basis, values, (x, z, u, y))
+    expected = log_prior(values) + slow_likelihood(family, model, basis, values, (x, z, u, y))
     return found, expected
-
-
-def slow_likelihood(family, model, basis, values, rows):
-    x, z, u, y = rows
-    by_label = {}
-    for name in ("beta", "alpha", "delta"):
-        if name in model.fields and np.prod(model.fields[name].shape):
-            every = [one for one in model.labels if one.startswith(name)]
-            fixed = set(np.array(model.labels)[model.select(model.constant)])
-            label = {"all": every, "varying": [one for one in every if one not in fixed]}
-            by_label |= slow_curves(basis, values, name, label, u)
-    total = 0.0
-    for i in range(len(y)):
-        flat = np.array([by_label[one][i] for one in model.labels])
-        like = {name: np.zeros(field.shape) for name, field in model.fields.items()}
-        total += logsumexp(oracle.log_joint(family, oracle.unflatten(like, flat), x[i], z[i], y[i], SIZES[family]))
-    return total
 
 
 @pytest.mark.parametrize("constant", [(), ("alpha[:,1]",), ("beta",)], ids=["all vary", "one slope", "gate"])
@@ -137,11 +86,6 @@ def test_ends_of_searches_that_are_no_modes_are_passed_over(monkeypatch):
 # A closed form ---------------------------------------------------------------------------------------------------
 
 SIGMA, AMPLITUDE, LENGTH, MEAN_SD = 0.4, 0.8, 0.25, 2.0
-TIGHT = 0.005  # sd of the logarithm of what is held: enough for five standard errors
-
-
-def held(value):
-    return dist.LogNormal(np.log(value), TIGHT)
 
 
 @cache
@@ -262,27 +206,6 @@ def test_a_tree_survives_a_file(tmp_path):
     )
 
 
-def with_switched_labels(tree):
-    """Return a copy in which every other draw has its two components the other way round."""
-    out = tree.copy()
-    posterior = out["posterior"].to_dataset().copy(deep=True)
-    for name, values in posterior.data_vars.items():
-        array = values.values
-        some = array[:, ::2]
-        if name.startswith("beta"):
-            sign = 1 if name in ("beta_amplitude", "beta_lengthscale") else -1
-            array[:, ::2] = sign * some
-        elif name in ("alpha", "delta"):
-            array[:, ::2] = some[:, :, :, ::-1]
-        elif name.endswith("_mean"):
-            array[:, ::2] = some[:, :, ::-1]
-        else:
-            array[:, ::2] = np.roll(some, 2, axis=2)  # curves 0 and 1 are of one expert, 2 and 3 of the other
-        posterior[name] = values.copy(data=array)
-    out["posterior"] = xr.DataTree(posterior)
-    return out
-
-
 def test_switched_labels_are_put_right_curve_by_curve_and_raw_draws_kept():
     model, tree, _ = mixture()
     switched = with_switched_labels(tree)
@@ -299,6 +222,23 @@ def test_label_free_quantities_do_not_see_a_switch():
     same = curve_draws.invariants(model, with_switched_labels(tree))
     for name, values in curve_draws.invariants(model, tree).data_vars.items():
         np.testing.assert_allclose(same[name], values, rtol=1e-8, atol=1e-8)
+
+
+def test_filled_counts_components_with_observations():
+    model, tree, _ = mixture()
+    tree, posterior = tree.copy(), tree["posterior"].to_dataset().copy(deep=True)
+    posterior["beta_mean"][0, :5, 0, 0] = -1e4  # nothing is allocated to component 1
+    tree["posterior"] = xr.DataTree(posterior)
+    counts = curve_draws.filled(model, tree)
+    assert counts.dims == ("chain", "draw")
+    assert (counts[0, :5] == 1).all()
+    allocated = curve_draws.allocations(model, tree).reshape(2, 500, -1)
+    any_at_all = [[len(np.unique(row)) for row in chain] for chain in allocated]
+    np.testing.assert_array_equal(curve_draws.filled(model, tree, threshold=1e-9), any_at_all)
+    assert (curve_draws.filled(model, tree, threshold=0.99)[1] == 0).all()
+    shares = relabel.by_chain(counts, model.components)
+    assert shares.sel(chain=0, experts=1) >= 0.01
+    np.testing.assert_allclose(shares.sum("experts"), 1)
 
 
 def test_bands_hold_the_share_of_draws_that_they_claim():

@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
 AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
-CURVE_SAMPLING = ("curve_draws", "credible", "curves")
+CURVE_SAMPLING = ("curve_tree", "curve_draws", "credible", "curves")
 SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", *AFTER_SAMPLING, *CURVE_SAMPLING)}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
-    ("_numpyro", "compilation", "numerics", "blocks", "repulsion"),
+    ("_numpyro", "compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),
