@@ -15,9 +15,8 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
-from bayes_moe.numerics import logsumexp
-
 LOG_2PI = 1.8378770664093453
+NEARLY_POISSON = 18.0  # log k above which the log gammas of a negative binomial are taken by a series
 
 
 class Response(Protocol):
@@ -94,7 +93,7 @@ class BinomialResponse(_Response):
     def log_density(self, eta: Array, delta: Array, y: Array, size: Array) -> Array:
         """Y eta - size log(1 + exp(eta)) + log of the binomial coefficient."""
         ways = gammaln(size + 1) - gammaln(y + 1) - gammaln(size - y + 1)
-        return y * eta - size * logsumexp([jnp.zeros_like(eta), eta]) + ways
+        return y * eta - size * jax.nn.softplus(eta) + ways
 
     def information(self, eta: Array, delta: Array, y: Array, size: Array) -> tuple[Array, Array]:
         """Size p (1 - p); there is no delta."""
@@ -164,9 +163,9 @@ class NegativeBinomialResponse(_Response):
 
     def log_density(self, eta: Array, delta: Array, y: Array, size: Array) -> Array:
         """Log Gamma(y + k) / (Gamma(k) y!) + k log k + y log mu - (y + k) log(mu + k), k = exp(delta)."""
-        k, log_mean = jnp.exp(delta), eta + jnp.log(size)
-        total = logsumexp([log_mean, delta])
-        return gammaln(y + k) - gammaln(k) - gammaln(y + 1) + k * (delta - total) + y * (log_mean - total)
+        log_mean = eta + jnp.log(size)
+        rise = jnp.where(delta > NEARLY_POISSON, _rise_of_large(delta, y), _rise(delta, y))
+        return rise - gammaln(y + 1) + y * log_mean - (y + jnp.exp(delta)) * jax.nn.softplus(log_mean - delta)
 
     def information(self, eta: Array, delta: Array, y: Array, size: Array) -> tuple[Array, Array]:
         """Fisher's in eta, mu / (1 + mu / k); in delta the size of the observed curvature."""
@@ -193,6 +192,18 @@ class NegativeBinomialResponse(_Response):
     def check(self, y: np.ndarray, size: np.ndarray) -> None:
         """Refuse what is no count."""
         _check_counts(y)
+
+
+def _rise(delta: Array, y: Array) -> Array:
+    """Log Gamma(y + k) / (Gamma(k) k^y), where k = exp(delta) is not large."""
+    k = jnp.exp(jnp.minimum(delta, NEARLY_POISSON))
+    return gammaln(y + k) - gammaln(k) - y * delta
+
+
+def _rise_of_large(delta: Array, y: Array) -> Array:
+    """Return the first two terms in 1 / k of the same, whose log gammas cancel to noise: y / k should be small."""
+    one = jnp.exp(-jnp.maximum(delta, NEARLY_POISSON))
+    return y * (y - 1) * one / 2 * (1 - (2 * y - 1) * one / 6)
 
 
 def _check_counts(y: np.ndarray) -> None:

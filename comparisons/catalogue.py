@@ -225,4 +225,5 @@ STUDIES: dict[str, Callable[[bool], Study]] = {
     **{f"gaussian-gated-{model}": partial(gaussian_studies.study, model) for model in gaussian_regimes.MODELS},
     "vc-sim1": partial(curve_studies.study, "normal"),
     "vc-sim2": partial(curve_studies.study, "binomial"),
+    "vc-cells": curve_studies.cells,
 }

@@ -16,7 +16,7 @@ from comparisons import catalogue, compare, engine, export, recipe, summary
 from comparisons.progress import Progress
 from comparisons.recipe import Recipe
 from comparisons.store import FAILED, FILE, Store, StoreError, recipe_of
-from comparisons.study import Study
+from comparisons.study import MissingExtra, Study
 
 app = typer.Typer(
     help="Mixtures of experts: NUTS posteriors beside maximum likelihood, and how fast each learns.",
@@ -75,6 +75,17 @@ def run(  # noqa: PLR0913 - one for each option
     options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
     engine.check(scheduler, timeout, insecure)
     folder = results / (f"{study.name}-quick" if quick else study.name)
+    rows = _fitted(plan, study, folder, retry, workers, options) if study.sizes else []
+    _conclude(study, folder, rows)
+    typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
+    if rows and all(row["status"] in FAILED for row in rows):
+        raise typer.Exit(1)
+
+
+def _fitted(
+    plan: Study, study: Study, folder: Path, retry: bool, workers: int | None, options: dict[str, object]
+) -> summary.Rows:
+    """Run the plan, and return all rows of the study's store."""
     with Store(folder / FILE, study) as store:
         if store.notice:
             typer.echo(store.notice, err=True)
@@ -82,17 +93,14 @@ def run(  # noqa: PLR0913 - one for each option
             store.forget_failures()
         with Progress(plan, store) as progress:
             engine.run(plan, store, progress.show, workers, **options)
-        rows = store.rows()
-    _conclude(study, folder, rows)
-    typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
-    if all(row["status"] in FAILED for row in rows):
-        raise typer.Exit(1)
+        return store.rows()
 
 
 def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
     from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
-    typer.echo("\n" + summary.table(rows, study))
+    if rows:
+        typer.echo("\n" + summary.table(rows, study))
     made = [figures.rate_plot(rows, study, folder / "rates.png")] if len(summary.sizes_of(rows)) > 1 else []
     if study.findings is not None and summary.sizes_of(rows):
         text, drawn = study.findings(rows)
@@ -202,7 +210,7 @@ def main() -> None:
     except TyperException as error:
         _say(error.format_message())
         sys.exit(2)
-    except ValueError as error:
+    except (ValueError, MissingExtra) as error:
         _say(str(error))
         sys.exit(2)
     except (StoreError, engine.EngineError) as error:

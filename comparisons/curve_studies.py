@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparisons import curve_estimators, curve_regimes
@@ -62,6 +64,26 @@ def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
             resampled = replicates if h == RESAMPLED else 0
             out[f"{engine}-{h:g}"] = {"engine": engine, "h": h, **KERNEL, "bootstrap": resampled, "glrt": resampled}
     return out | {f"posterior-{basis}": {"basis": basis, **nuts} for basis in bases}
+
+
+def cells(quick: bool = False) -> Study:
+    """Real data, and nothing but: FTL on S100A4 in 700 blood cells, both estimators. Needs the extra ``cells``."""
+    return Study(
+        name="vc-cells",
+        title="Real data: FTL on S100A4 in 700 blood cells along a score, two latent groups",
+        regimes=(),
+        sizes={},
+        replicates={},
+        settings={},
+        epilogue=partial(real_cells, quick=quick),
+    )
+
+
+def real_cells(folder: Path, quick: bool) -> tuple[str, Path]:
+    """Run the blood cells, which no other study needs."""
+    from comparisons import blood_fits  # noqa: PLC0415
+
+    return blood_fits.study(folder, quick)
 
 
 def findings(rows: Sequence[dict[str, object]]) -> tuple[str, Figure]:

@@ -97,7 +97,7 @@ def narrow(
 
 def _plan(names: list[str], planned: Mapping, override: object) -> dict:
     """Plan of each estimator; one that the study settles but does not plan takes over the first one's."""
-    default = next(iter(planned.values()))
+    default = next(iter(planned.values()), None)
     return {name: planned.get(name, default) if override is None else override for name in names}
 
 

@@ -28,6 +28,10 @@ DIGITS = 9  # of the numbers in a cell's identity: libraries differ in the last 
 FEW = 3  # points at which regimes are told apart
 
 
+class MissingExtra(ImportError):
+    """What a study needs is in an optional extra that is not installed; the message says how to get it."""
+
+
 @dataclass(frozen=True, eq=False)
 class Regime:
     """A model with a truth that may drift with n.
@@ -119,7 +123,7 @@ class Study:
     name, title : str
     regimes : tuple of Regime
     sizes : mapping of str to tuple of int
-        For each estimator, the sample sizes.
+        For each estimator, the sample sizes; none where all work is the epilogue's.
     replicates : mapping of str to int, or to mapping of int to int
         For each estimator, the number of data sets at every size, or at each. The first are shared by all estimators.
     settings : mapping of str to mapping

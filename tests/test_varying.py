@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import oracle_varying as oracle
 import pytest
@@ -69,6 +70,24 @@ def test_information_in_eta_is_the_expected_curvature(family):
         mean = response.mean(eta, size)[0]
         assert -jnp.sum(density * second) == pytest.approx(float(information), rel=1e-6)
         assert jnp.sum(density * counts) == pytest.approx(float(mean), rel=1e-6)
+
+
+@pytest.mark.parametrize("delta", [-30.0, 0.5, 17.9, 18.1, 30.0, 40.0, 100.0])
+def test_a_negative_binomial_of_any_dispersion_is_exact(delta):
+    """Written as a difference of log gammas, log densities are far above zero from log k = 35 on, and EM seeks them."""
+    response, eta, size = RESPONSES["negative-binomial"], 1.0, 10.0
+    counts, mpmath.mp.dps = (0.0, 1.0, 30.0, 20_000.0), 120
+    k, mean = mpmath.exp(delta), size * mpmath.exp(eta)
+    expected = [
+        mpmath.loggamma(y + k) - mpmath.loggamma(k) - mpmath.loggamma(y + 1)
+        + k * mpmath.log(k / (mean + k)) + y * mpmath.log(mean / (mean + k))
+        for y in counts
+    ]  # fmt: skip
+    with jax.enable_x64(True):
+        found = [response.log_density(*(jnp.float64(v) for v in (eta, delta, y, size))) for y in counts]
+        slopes = [jax.grad(response.log_density, (0, 1))(eta, delta, y, size) for y in counts]
+    np.testing.assert_allclose(found, np.array(expected, dtype=float), rtol=1e-7)
+    assert np.isfinite(slopes).all()
 
 
 # Simulation --------------------------------------------------------------------------------------------------
