@@ -18,10 +18,11 @@ from comparisons.curve_regimes import GRID, HYPOTHESIS
 from comparisons.estimators import Estimate, Estimator, Problem, account, ladder
 from mle import bands, glrt, kernel_em
 from mle.curves import CurveFit
+from mle.sandwich import standard_errors
 
 LEVELS = (0.90, 0.95)
 CONSTANTS = ("rice", "fan-zhang", "package")
-OURS = ("undersmooth", "bootstrap", "glrt")  # settings that are not the fit's own
+OURS = ("undersmooth", "sandwiches", "bootstrap", "glrt")  # settings that are not the fit's own
 
 
 @float64
@@ -29,7 +30,7 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     """Kernel estimate with asymptotic bands at its bandwidth and below it, and on request bootstrap bands and the test.
 
     Settings are those of :func:`mle.kernel_em.fit`, and: ``undersmooth``, the share of h at which bands are fitted
-    again; ``bootstrap`` and ``glrt``, replicates of each, 0 for neither.
+    again; ``sandwiches``, those of the asymptotic bands; ``bootstrap`` and ``glrt``, replicates of each, 0 for neither.
     """
     model, (x, z, u, size), y, _ = problem
     given = {name: value for name, value in settings.items() if name not in OURS}
@@ -40,13 +41,23 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     narrow = kernel_em.fit(model, x, z, u, y, **less)
     info = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
     info["verdict_less_smooth"] = narrow.status
-    for level in LEVELS:
-        for constant in CONSTANTS:
-            info |= judged(bands.asymptotic(fit, level=level, constant=constant), constant, problem)
-        info |= judged(bands.asymptotic(narrow, level=level), "rice, less smooth", problem)
+    for sandwich in settings["sandwiches"]:
+        info |= _asymptotic(fit, narrow, sandwich, problem)
     info |= _bootstrapped(narrow, settings["bootstrap"], rng, problem) | tested(fit, settings["glrt"], rng)
     status = "ok" if fit.converged.all() else "not converged"
     return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
+
+
+def _asymptotic(fit: CurveFit, narrow: CurveFit, sandwich: str, problem: Problem) -> dict[str, object]:
+    """With every constant, and with Rice's at the smaller bandwidth."""
+    out, errors, fewer = {}, *(standard_errors(one, sandwich) for one in (fit, narrow))
+    for level in LEVELS:
+        for constant in CONSTANTS:
+            out |= judged(
+                bands.from_errors(fit, errors, level=level, constant=constant), f"{constant}, {sandwich}", problem
+            )
+        out |= judged(bands.from_errors(narrow, fewer, level=level), f"rice, {sandwich}, less smooth", problem)
+    return out
 
 
 def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, problem: Problem) -> dict[str, object]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROWS = 500
 BANDWIDTHS = (0.18, 0.21, 0.24)  # the published ones
-ENGINES = ("consistent", "separate")
+ENGINES = {"consistent": ("joint", "local"), "separate": ("local",)}  # and the sandwiches of their bands
 KERNEL = {"n_init": 6, "undersmooth": 0.85}
 REPLICATES = 200  # of each bootstrap
 RESAMPLED = 0.21  # the bandwidth at which bands are bootstrapped and the test is made
@@ -59,10 +59,11 @@ def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
     replicates, nuts, bases = (20, QUICK, ("hilbert",)) if quick else (REPLICATES, NUTS, ("hilbert", "bspline"))
     bandwidths = (RESAMPLED,) if quick else BANDWIDTHS
     out = {}
-    for engine in ENGINES:
+    for engine, sandwiches in ENGINES.items():
         for h in bandwidths:
             resampled = replicates if h == RESAMPLED else 0
-            out[f"{engine}-{h:g}"] = {"engine": engine, "h": h, **KERNEL, "bootstrap": resampled, "glrt": resampled}
+            own = {"engine": engine, "h": h, "sandwiches": sandwiches}
+            out[f"{engine}-{h:g}"] = {**own, **KERNEL, "bootstrap": resampled, "glrt": resampled}
     return out | {f"posterior-{basis}": {"basis": basis, **nuts} for basis in bases}
 
 

@@ -7,29 +7,28 @@ The bootstrap's own estimate of that bias is in ``Bands.bias``.
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from scipy import optimize, stats
 
 from bayes_moe.bands import Bands, check_level, critical
-from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
-from bayes_moe.varying import VaryingCoefficient
-from mle import curve_bootstrap, curve_plan, kernel_em, labels, local
+from mle import curve_bootstrap, curve_plan, kernel_em, labels
 from mle.curves import CurveFit
 from mle.kernels import KERNELS, Kernel
-from mle.windows import Windows
+from mle.sandwich import standard_errors
 
 
 @float64
-def asymptotic(fit: CurveFit, *, level: float = 0.95, simultaneous: bool = True, constant: str = "rice") -> Bands:
-    """Bands from the sandwich of the local log likelihood.
-
-    se(u)^2 is the diagonal of J^-1 S J^-1, J the observed information of the local log likelihood at u and S the sum of
-    squares of its weighted scores. Where components overlap, the label-consistent engine smooths more than J knows.
+def asymptotic(
+    fit: CurveFit,
+    *,
+    level: float = 0.95,
+    simultaneous: bool = True,
+    constant: str = "rice",
+    sandwich: str | None = None,
+) -> Bands:
+    """Bands from a sandwich: see :mod:`mle.sandwich`.
 
     Parameters
     ----------
@@ -38,6 +37,9 @@ def asymptotic(fit: CurveFit, *, level: float = 0.95, simultaneous: bool = True,
     simultaneous : bool
     constant : "rice", "fan-zhang" or "package"
         The simultaneous c: see :func:`critical_value`.
+    sandwich : "joint" or "local", optional
+        Of the label-consistent EM's equations at all u together, or of each u's local log likelihood, as in the paper;
+        by default that of the fit's engine.
 
     Raises
     ------
@@ -48,18 +50,41 @@ def asymptotic(fit: CurveFit, *, level: float = 0.95, simultaneous: bool = True,
     ----------
     Fan and Zhang (2000); arXiv:2601.01699.
     """
+    return from_errors(fit, standard_errors(fit, sandwich), level=level, simultaneous=simultaneous, constant=constant)
+
+
+def from_errors(
+    fit: CurveFit, se: np.ndarray, *, level: float, simultaneous: bool = True, constant: str = "rice"
+) -> Bands:
+    """Asymptotic bands of any level and constant from the same standard errors: see :func:`asymptotic`.
+
+    Parameters
+    ----------
+    fit : CurveFit
+    se : ndarray, shape (G, P)
+        From :func:`mle.sandwich.standard_errors`.
+    level : float
+    simultaneous : bool
+    constant : str
+
+    Returns
+    -------
+    Bands
+
+    Raises
+    ------
+    ValueError
+        As from :func:`asymptotic`.
+    """
     check_level(level)
     if fit.model.constant:
         raise ValueError(
             f"fit must have no constant coefficients for asymptotic bands, got {', '.join(fit.model.constant)}. "
             "Use bands.bootstrap."
         )
-    se = standard_errors(fit)
     one = stats.norm.ppf((1 + level) / 2)
-    c = critical_value(level, fit.h, constant, fit.kernel) if simultaneous else one
-    return Bands(
-        fit, level, simultaneous, f"asymptotic, {constant}", se, np.full(fit.model.size, c), problems=_flat(fit, se)
-    )
+    c = np.full(fit.model.size, critical_value(level, fit.h, constant, fit.kernel) if simultaneous else one)
+    return Bands(fit, level, simultaneous, f"asymptotic, {constant}", se, c, problems=_flat(fit, se))
 
 
 @float64
@@ -170,27 +195,7 @@ def _scale(fit: CurveFit) -> np.ndarray:
     return np.where(np.isfinite(se) & (se > 0), se, 1.0)
 
 
-# Standard errors and critical values -------------------------------------------------------------------------
-
-
-@float64
-def standard_errors(fit: CurveFit) -> np.ndarray:
-    """Sandwich standard errors (G, P) of the levels; zero for what is held, infinite where J is singular."""
-    plan = curve_plan.plan_of(fit)
-    variances = np.asarray(jitted(_variances)(fit.model, fit.theta, fit.data, plan.windows, fit.free))
-    held = ~fit.free[: fit.model.size]
-    return np.where(held, 0.0, np.sqrt(np.where(variances >= 0, variances, np.inf)))
-
-
-def _variances(model: VaryingCoefficient, theta: Array, data: IndexedObservations, cut: Windows, free: Array) -> Array:
-    def one(line: Array, seen: local.Local) -> Array:
-        _, information = local.derivatives(model, line, seen, 0.0)
-        held = jnp.where(free[:, None] & free, information, 0.0) + jnp.diag(jnp.where(free, 0.0, 1.0))
-        scores = jnp.where(free[:, None], local.observed_scores(model, line, seen), 0.0)
-        root = jax.scipy.linalg.cho_factor(held, lower=True)  # NaN unless positive definite
-        return jnp.sum(jax.scipy.linalg.cho_solve(root, scores) ** 2, axis=1)
-
-    return jax.vmap(one)(theta, local.around(data, cut))[:, : model.size]
+# Critical values ------------------------------------------------------------------------------------------------
 
 
 def critical_value(level: float, h: float, constant: str = "rice", kernel: Kernel = KERNELS["epanechnikov"]) -> float:

@@ -110,7 +110,18 @@ def observed_scores(model: VaryingCoefficient, theta: Array, local: Local) -> Ar
     """Score of each observation, weighted, (2 P, m): the sandwich's filling."""
     y, size = local.data.y, local.data.size
     at = predictors(model, theta, local.data, local.t)
-    score = jax.grad(lambda p: jnp.sum(model.log_density_at(p, y, size)))(at)
+    return _by_row(model, local, jax.grad(lambda p: jnp.sum(model.log_density_at(p, y, size)))(at))
+
+
+def complete_scores(model: VaryingCoefficient, theta: Array, local: Local, r: Array) -> Array:
+    """What each observation adds to the gradient of :func:`expected`, (2 P, m)."""
+    y, size = local.data.y, local.data.size
+    at = predictors(model, theta, local.data, local.t)
+    return _by_row(model, local, jax.grad(lambda p: jnp.sum(r * model.log_joint_at(p, y, size)))(at))
+
+
+def _by_row(model: VaryingCoefficient, local: Local, score: Array) -> Array:
+    """Scores in theta (2 P, m) from those in the predictors (K, m)."""
     basis, order = _basis(model, local)
     return jnp.concatenate([local.w * s * rows for s, rows in zip(score, basis, strict=True)])[order]
 

@@ -14,6 +14,7 @@ from comparisons.study import Cell
 from mle import glrt, kernel_em
 
 SMALL = {"engine": "consistent", "h": 0.3, "n_init": 2, "undersmooth": 0.9, "bootstrap": 20, "glrt": 20}
+SMALL |= {"sandwiches": ("joint", "local")}
 SHORT = {"basis": "hilbert", "num_warmup": 100, "num_samples": 100, "num_chains": 2, "attempts": 1}
 
 
@@ -71,10 +72,12 @@ def test_a_kernel_cell_holds_errors_coverage_and_tests():
     by_hand = glrt.test(fit, constant=["alpha[:,1]"], method="chi-square").p_value
     assert row["p_chi-square"] == pytest.approx(by_hand)
     assert 1 / 21 <= row["p_bootstrap"] <= 1
-    assert row["missing rice 0.95"] == 1  # the local information is singular here: such a band would hold everything
-    assert not [key for key in row if key.startswith("holds rice")]
+    assert row["missing rice, local 0.95"] == 1  # the information is singular here: such a band would hold everything
+    assert not [key for key in row if key.startswith("holds rice, local")]
+    assert row["missing rice, joint 0.95"] == 0
     kind = "bootstrap, less smooth"
-    assert [one for one in curve_summary.kinds([row]) if not curve_summary.missing([row], one)] == [kind]
+    lacking = ["rice, local", "fan-zhang, local", "package, local", "rice, local, less smooth"]
+    assert [one for one in curve_summary.kinds([row]) if curve_summary.missing([row], one)] == lacking
     widths = [curve_summary.held([row], kind, level, "experts", "width")[0] for level in (0.9, 0.95)]
     assert widths[0] < widths[1]
 
