@@ -109,7 +109,7 @@ def likeliest(components, concentration):
     """Likeliest number of filled components in each chain, and the verdict of the gate."""
     model, rows = varying_coefficient("normal", SPARE, constant=["delta"]), rows_of(components)
     settings = SETTINGS | {"basis": HilbertGP(6), "prior": curves.sparse_gate(concentration)}
-    tree = curves.sample(model, *rows, rng_key=1, grid=5, progress_bar=False, **settings)
+    tree = curves.sample(model, *rows, rng_key=1, grid=5, **settings)
     shares = relabel.by_chain(curve_draws.filled(model, tree), SPARE)
     return shares.idxmax("experts").values.tolist(), diagnostics.check(tree, curve_draws.invariants(model, tree))
 
