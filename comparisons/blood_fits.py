@@ -109,7 +109,8 @@ def run(question: Question, *, quick: bool = False, seed: int = 0) -> Result:
     best, narrow = kernel(question, GROUPS, selections[GROUPS], seed)
     tree, verdict = posterior(question, seed, QUICK if quick else NUTS)
     resampled = bands.bootstrap(narrow, random_state=rng, replicates=replicates, level=LEVEL)
-    drawn = {"kernel, asymptotic": bands.asymptotic(narrow, level=LEVEL), "kernel, bootstrap": resampled}
+    paper = bands.asymptotic(narrow, level=LEVEL, sandwich="local")
+    drawn = {"kernel, asymptotic": paper, "kernel, bootstrap": resampled}
     drawn["posterior"] = credible.bands(narrow.model, tree, level=LEVEL)
     return Result(
         question,
@@ -250,8 +251,7 @@ def _types(result: Result) -> list[str]:
     lines = [
         f"{f'published type: mean p(group {last})':<40}{'cells':>8}" + "".join(f"{n:>12}" for n in result.memberships)
     ]
-    shares = {name: p for name, p in result.memberships.items()}
-    types = result.question.types
+    shares, types = result.memberships, result.question.types
     for one in sorted(np.unique(types), key=lambda t: -shares["posterior"][types == t].mean()):
         mine = types == one
         lines.append(f"{one:<40}{mine.sum():>8}" + "".join(f"{p[mine].mean():>12.2f}" for p in shares.values()))
