@@ -182,7 +182,7 @@ def _solve(plan: Plan, data: IndexedObservations, theta: np.ndarray, sweep: bool
 
 def _consistent(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> Solved:
     limits = plan.free, plan.max_iter, plan.tol
-    r = jitted(_responsibilities)(plan.model, data, plan.windows, theta)
+    r = jitted(local_em.responsibilities)(plan.model, theta, data, plan.windows)
     return _numpy(jitted(local_em.consistent)(plan.model, data, plan.windows, theta, r, *limits))
 
 
@@ -207,10 +207,6 @@ def _swept(plan: Plan, data: IndexedObservations, solved: Solved) -> Solved:
 
 def _numpy(solved: Solved) -> Solved:
     return jax.tree.map(np.asarray, solved)
-
-
-def _responsibilities(model: VaryingCoefficient, data: IndexedObservations, cut: Windows, theta: Array) -> Array:
-    return jax.nn.softmax(local_em.own_log_joint(model, theta, data, cut), axis=0)
 
 
 def aligned(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> np.ndarray:

@@ -87,10 +87,14 @@ def derivatives(model: VaryingCoefficient, theta: Array, local: Local, share: Ar
 
 def expected_derivatives(model: VaryingCoefficient, theta: Array, local: Local, r: Array) -> tuple[Array, Array]:
     """Gradient of :func:`expected`, and M at these responsibilities; shapes (2 P,) and (2 P, 2 P)."""
-    y, size = local.data.y, local.data.size
     at = predictors(model, theta, local.data, local.t)
-    score = jax.grad(lambda p: jnp.sum(r * model.log_joint_at(p, y, size)))(at)
+    score = _complete_score(model, at, local, r)
     return _assemble(model, local, score, complete_curvature(model, at, local, r), complete=True)
+
+
+def _complete_score(model: VaryingCoefficient, at: Array, local: Local, r: Array) -> Array:
+    """Score in the predictors, (K, m), of the expected complete log likelihood, not yet weighted."""
+    return jax.grad(lambda p: jnp.sum(r * model.log_joint_at(p, local.data.y, local.data.size)))(at)
 
 
 def complete_curvature(model: VaryingCoefficient, at: Array, local: Local, r: Array) -> Array:
@@ -115,9 +119,8 @@ def observed_scores(model: VaryingCoefficient, theta: Array, local: Local) -> Ar
 
 def complete_scores(model: VaryingCoefficient, theta: Array, local: Local, r: Array) -> Array:
     """What each observation adds to the gradient of :func:`expected`, (2 P, m)."""
-    y, size = local.data.y, local.data.size
     at = predictors(model, theta, local.data, local.t)
-    return _by_row(model, local, jax.grad(lambda p: jnp.sum(r * model.log_joint_at(p, y, size)))(at))
+    return _by_row(model, local, _complete_score(model, at, local, r))
 
 
 def _by_row(model: VaryingCoefficient, local: Local, score: Array) -> Array:

@@ -78,6 +78,11 @@ def own_log_joint(model: VaryingCoefficient, theta: Array, data: IndexedObservat
     return model.log_joint(as_params(model, own_level(model, theta, windows)), data)
 
 
+def responsibilities(model: VaryingCoefficient, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
+    """Responsibilities (C, n), each observation's from the curves at its own u."""
+    return jax.nn.softmax(own_log_joint(model, theta, data, windows), axis=0)
+
+
 def own_log_densities(model: VaryingCoefficient, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
     """Log p(y | x, z, u) at each observation's own u, (n,)."""
     return jax.nn.logsumexp(own_log_joint(model, theta, data, windows), axis=0)

@@ -83,7 +83,7 @@ def _influences(model: VaryingCoefficient, theta: Array, data: IndexedObservatio
     seen = local.around(data, cut)
 
     def shares(curves: Array) -> Array:
-        r = jax.nn.softmax(local_em.own_log_joint(model, curves, data, cut), axis=0)
+        r = local_em.responsibilities(model, curves, data, cut)
         return jnp.moveaxis(r[:, cut.index], 1, 0)
 
     def pieces(flat: Array) -> Array:

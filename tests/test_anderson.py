@@ -77,6 +77,6 @@ def plain_step(plan, data, theta):
 
 
 def _image(model, data, windows, theta, free):
-    r = kernel_em._responsibilities(model, data, windows, theta)
+    r = local_em.responsibilities(model, theta, data, windows)
     seen = jnp.moveaxis(r[:, windows.index], 1, 0)
     return local_em.m_steps(model, theta, local_em.around(data, windows), seen, free)

@@ -92,7 +92,7 @@ def test_the_consistent_engine_is_at_its_fixed_point():
     fit = standin_fit("consistent")
     plan = curve_plan.plan_of(fit)
     with jax.enable_x64(True):
-        r = kernel_em._responsibilities(fit.model, fit.data, plan.windows, jnp.asarray(fit.theta))
+        r = local_em.responsibilities(fit.model, jnp.asarray(fit.theta), fit.data, plan.windows)
         seen = local.around(jax.tree.map(jnp.asarray, fit.data), plan.windows)
         own = jnp.moveaxis(r[:, plan.windows.index], 1, 0)
         gradient, information = jitted(complete_derivatives)(fit.model, fit.theta, seen, own)
