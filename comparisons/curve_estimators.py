@@ -8,20 +8,23 @@ from functools import partial
 import jax
 import numpy as np
 from jax import Array
+from scipy.interpolate import CubicSpline
 
 from bayes_moe import credible, curve_draws, curves, diagnostics
 from bayes_moe.bands import Bands
 from bayes_moe.data import float64
 from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
+from bayes_moe.parameters import Params
 from comparisons.curve_regimes import GRID, HYPOTHESIS
 from comparisons.estimators import Estimate, Estimator, Problem, account, ladder
-from mle import bands, glrt, kernel_em
+from mle import bands, curve_plan, glrt, kernel_em
 from mle.curves import CurveFit
 from mle.sandwich import standard_errors
 
 LEVELS = (0.90, 0.95)
 CONSTANTS = ("rice", "fan-zhang", "package")
+UNBIASED = "less smooth, of the smoothed truth"
 OURS = ("undersmooth", "sandwiches", "bootstrap", "glrt")  # settings that are not the fit's own
 
 
@@ -53,10 +56,11 @@ def _asymptotic(fit: CurveFit, narrow: CurveFit, sandwich: str, problem: Problem
     out, errors, fewer = {}, *(standard_errors(one, sandwich) for one in (fit, narrow))
     for level in LEVELS:
         for constant in CONSTANTS:
-            out |= judged(
-                bands.from_errors(fit, errors, level=level, constant=constant), f"{constant}, {sandwich}", problem
-            )
-        out |= judged(bands.from_errors(narrow, fewer, level=level), f"rice, {sandwich}, less smooth", problem)
+            band = bands.from_errors(fit, errors, level=level, constant=constant)
+            out |= judged(band, f"{constant}, {sandwich}", problem.truth)
+        band = bands.from_errors(narrow, fewer, level=level)
+        out |= judged(band, f"rice, {sandwich}, less smooth", problem.truth)
+        out |= judged(band, f"rice, {sandwich}, {UNBIASED}", smoothed(problem.truth, narrow))
     return out
 
 
@@ -66,8 +70,34 @@ def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, prob
     draws, problems = bands.replicate_curves(fit, rng, replicates, workers=1)
     out = {"bootstrap_problems": "; ".join(problems)}
     for level in LEVELS:
-        out |= judged(bands.from_replicates(fit, draws, level=level), "bootstrap, less smooth", problem)
+        band = bands.from_replicates(fit, draws, level=level)
+        out |= judged(band, "bootstrap, less smooth", problem.truth)
+        out |= judged(band, f"bootstrap, {UNBIASED}", smoothed(problem.truth, fit))
     return out
+
+
+def smoothed(truth: Params, fit: CurveFit) -> dict[str, np.ndarray]:
+    """Local-linear smooth of true curves at a fit's observations and bandwidth: to leading order what it estimates.
+
+    Bands that hold it, but not the truth, miss the truth for the smoothing bias only.
+
+    Parameters
+    ----------
+    truth : dict of str to ndarray
+        On the fit's grid, a row for each point.
+    fit : CurveFit
+    """
+    cut = curve_plan.plan_of(fit).windows
+    basis = np.stack([np.ones_like(cut.t), cut.t], axis=-1)
+    weighted = np.asarray(cut.w)[..., None] * basis
+    normal = np.einsum("gma,gmb->gab", weighted, basis)
+
+    def smooth(curves: np.ndarray) -> np.ndarray:
+        flat = curves.reshape(len(fit.grid), -1)
+        seen = CubicSpline(fit.grid, flat)(fit.data.u)[cut.index]
+        return np.linalg.solve(normal, np.einsum("gma,gmp->gap", weighted, seen))[:, 0].reshape(curves.shape)
+
+    return {name: smooth(curves) for name, curves in truth.items()}
 
 
 def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, float]:
@@ -79,8 +109,8 @@ def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str
     return out
 
 
-def judged(band: Bands, kind: str, problem: Problem) -> dict[str, float]:
-    """Of each coefficient's band, whether it holds the whole true curve, and its mean width; keys name kind and level.
+def judged(band: Bands, kind: str, truth: Params) -> dict[str, float]:
+    """Of each coefficient's band, whether it holds a whole curve, and its mean width; keys name kind and level.
 
     Where the local information is singular a band would be infinitely wide and hold everything: it counts as missing.
 
@@ -89,11 +119,12 @@ def judged(band: Bands, kind: str, problem: Problem) -> dict[str, float]:
     band : Bands
         Simultaneous, on the regime's grid.
     kind : str
-    problem : Problem
+    truth : dict of str to ndarray
+        Of each coefficient, the curve to hold.
     """
-    inside, widths = band.covers(problem.truth), 2 * band.half.mean(axis=0)
+    inside, widths = band.covers(truth), 2 * band.half.mean(axis=0)
     out = {f"missing {kind} {band.level:g}": float((~np.isfinite(widths)).mean())}
-    for label, one, width in zip(problem.moe.labels, inside, widths, strict=True):
+    for label, one, width in zip(band.fit.model.labels, inside, widths, strict=True):
         if np.isfinite(width):
             out |= {f"holds {kind} {band.level:g} {label}": float(one), f"width {kind} {band.level:g} {label}": width}
     return out
@@ -111,7 +142,7 @@ def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) 
     tree, verdicts = ladder(sample, judge, rng_key, settings)
     info = account(verdicts)
     for level in LEVELS:
-        info |= judged(credible.bands(model, tree, level=level), "credible", problem)
+        info |= judged(credible.bands(model, tree, level=level), "credible", problem.truth)
     draws = jax.tree.map(np.asarray, flat_draws(tree["relabelled"], model))
     return Estimate(draws, "ok" if verdicts[-1].passed else "failed_gate", info)
 

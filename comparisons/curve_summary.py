@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from scipy import stats
 
 from comparisons import coverage, figures
 from comparisons.curve_estimators import LEVELS
@@ -37,24 +38,31 @@ def groups(rows: Rows) -> dict[tuple[str, str], list[dict[str, object]]]:
     return out
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its Monte Carlo standard error, NaN of one value."""
-    array = np.asarray(values, dtype=float)
-    return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
+def median_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and its 95% interval, between order statistics: single failed fits don't move it; NaN ends if too few."""
+    median = float(np.median(values))
+    low, high = stats.quantile_test(values, q=median).confidence_interval(LEVELS[-1])
+    return median, float(low), float(high)
 
 
 def with_error(values: Sequence[float]) -> str:
     """Mean and its standard error, to read."""
-    mean, error = mean_and_error(values)
-    return f"{mean:.3f} ({error:.3f})" if len(values) > 1 else f"{mean:.3f} (-)"
+    array = np.asarray(values, dtype=float)
+    error = f"{array.std(ddof=1) / np.sqrt(len(array)):.3f}" if len(array) > 1 else "-"
+    return f"{array.mean():.3f} ({error})"
 
 
 def _errors(rows: Rows) -> str:
-    lines = [f"{'mean RASE (s.e.)':<28}{'data sets':>10}" + "".join(f"{block:>16}" for block in BLOCKS)]
+    blocks = [block for block in BLOCKS if any(f"error_{block}" in row for row in rows)]
+    head = "".join(f"{block + ' mean (s.e.)':>26}{'median (95%)':>22}" for block in blocks)
+    lines = [f"{'RASE':<32}{'data sets':>10}" + head]
     for (regime, estimator), mine in groups(rows).items():
-        columns = [f"error_{block}" for block in BLOCKS]
-        cells = [with_error([row[c] for row in mine]) if c in mine[0] else "" for c in columns]
-        lines.append(f"{regime + ', ' + estimator:<28}{len(mine):>10}" + "".join(f"{cell:>16}" for cell in cells))
+        line = f"{regime + ', ' + estimator:<32}{len(mine):>10}"
+        for block in blocks:
+            errors = [row[f"error_{block}"] for row in mine]
+            median, low, high = median_and_interval(errors)
+            line += f"{with_error(errors):>26}{f'{median:.3f} ({low:.3f}, {high:.3f})':>22}"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -125,19 +133,18 @@ def figure(rows: Rows, level: float = LEVELS[-1]) -> Figure:
     return page
 
 
-def _draw_errors(page: SubFigure, found: Mapping[tuple[str, str], Rows], blocks: Sequence[str]) -> None:
-    regimes, names = (list(dict.fromkeys(key[k] for key in found)) for k in (0, 1))
+def _draw_errors(page: SubFigure, cells: Mapping[tuple[str, str], Rows], blocks: Sequence[str]) -> None:
+    regimes, names = (list(dict.fromkeys(key[k] for key in cells)) for k in (0, 1))
     panels = page.subplots(1, len(blocks), sharey=True, squeeze=False)[0]
     for axis, block in zip(panels, blocks, strict=True):
         for k, regime in enumerate(regimes):
-            mine = {name: rows for (where, name), rows in found.items() if where == regime}
+            mine = {name: rows for (where, name), rows in cells.items() if where == regime}
             places = [-names.index(name) - 0.25 * k for name in mine]
-            moments = [mean_and_error([row[f"error_{block}"] for row in rows]) for rows in mine.values()]
-            means, errors = np.array(moments).T
-            axis.errorbar(
-                means, places, xerr=1.96 * np.nan_to_num(errors), color=COLOURS[k], label=f"regime {regime}", **POINT
-            )
-        axis.set(title=block, xlabel="mean RASE")
+            found = [median_and_interval([row[f"error_{block}"] for row in rows]) for rows in mine.values()]
+            medians, low, high = np.array(found).T
+            bars = np.nan_to_num([medians - low, high - medians])
+            axis.errorbar(medians, places, xerr=bars, color=COLOURS[k], label=f"regime {regime}", **POINT)
+        axis.set(title=block, xlabel="median RASE")
         axis.set_xlim(left=0)
     _name_lines(panels[0], names)
     page.suptitle("Root average squared errors (bars: 95%, over data sets)", fontsize=10)

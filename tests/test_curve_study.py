@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import oracle_varying as oracle
 import pytest
 
 from bayes_moe.modes import generator
-from comparisons import cell, curve_regimes, curve_studies, curve_summary, engine, report
+from comparisons import cell, curve_estimators, curve_regimes, curve_studies, curve_summary, engine, report
 from comparisons.curve_regimes import GRID
 from comparisons.store import Store
 from comparisons.study import Cell
@@ -77,9 +78,24 @@ def test_a_kernel_cell_holds_errors_coverage_and_tests():
     assert row["missing rice, joint 0.95"] == 0
     kind = "bootstrap, less smooth"
     lacking = ["rice, local", "fan-zhang, local", "package, local", "rice, local, less smooth"]
+    lacking.append("rice, local, less smooth, of the smoothed truth")
     assert [one for one in curve_summary.kinds([row]) if curve_summary.missing([row], one)] == lacking
     widths = [curve_summary.held([row], kind, level, "experts", "width")[0] for level in (0.9, 0.95)]
     assert widths[0] < widths[1]
+
+
+def test_the_smoothed_truth_is_the_local_linear_fit_to_the_true_curve():
+    regime = curve_regimes.regime("normal")
+    (x, z, u, _), y = regime.draw(jax.random.key(2), 150)
+    fit = kernel_em.fit(regime.moe, x, z, u, y, h=0.3, u_range=(0, 1), grid=GRID, n_init=1, random_state=1)
+    line = {"alpha": 2 - 3 * GRID[:, None, None] * np.ones((2, 2))}
+    np.testing.assert_allclose(curve_estimators.smoothed(line, fit)["alpha"], line["alpha"], atol=1e-12)
+    found = curve_estimators.smoothed({"alpha": np.sin(3 * GRID)[:, None, None] * np.ones((2, 2))}, fit)["alpha"]
+    for g in (0, 7, 19):
+        near = u[np.abs(u - GRID[g]) < 0.3]
+        weights = 1 - ((near - GRID[g]) / 0.3) ** 2
+        by_hand = np.polyfit(near - GRID[g], np.sin(3 * near), 1, w=np.sqrt(weights))[1]
+        np.testing.assert_allclose(found[g], by_hand, atol=1e-5)  # between grid points a spline
 
 
 def test_a_posterior_cell_holds_errors_and_coverage():
@@ -130,6 +146,16 @@ def test_tables_are_means_over_data_sets():
     assert "curves (power), kernel" in text
     assert "0.500 (0.289)" in text
     assert "0.200 (0.000)" in text
+
+
+def test_one_collapsed_fit_does_not_move_the_median():
+    errors = [0.2 + 0.001 * k for k in range(40)] + [5e14]
+    rows = [made_up("curves", 1.0, 0.5) | {"error_gate": error} for error in errors]
+    median, low, high = curve_summary.median_and_interval(errors)
+    assert (low, median, high) == (pytest.approx(0.214, abs=0.002), 0.22, pytest.approx(0.226, abs=0.002))
+    assert f"{median:.3f} ({low:.3f}, {high:.3f})" in curve_summary.table(rows)
+    (shown,) = (line for line in curve_summary.figure(rows).axes[0].lines if line.get_marker() == "o")
+    assert shown.get_xdata()[0] == median
 
 
 def test_the_figure_shows_errors_and_coverage():
