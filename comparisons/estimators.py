@@ -168,17 +168,19 @@ def climb(settings: Mapping[str, object], attempt: int, last: diagnostics.Verdic
     """Settings of an attempt.
 
     (0) As given; (1) twice the draws, and where the geometry was at fault (divergences, low E-BFMI) smaller steps and
-    twice the warm-up; (2) four times both, steps smaller still, dense mass matrix.
+    twice the warm-up; (2) four times both, steps smaller still, dense mass matrix. The target acceptance rises to
+    0.95 or half of the way to 1, then to 0.99 or nine tenths of the way, whichever is higher.
     """
     warmup, draws = settings["num_warmup"], settings["num_samples"]
+    rejected = 1 - settings.get("target_accept_prob", 0.8)
     if attempt == 0:
         return dict(settings)
     if attempt == ATTEMPTS - 1:
-        steps = {"num_warmup": 4 * warmup, "target_accept_prob": 0.99, "dense_mass": True}
-        return {**settings, **steps, "num_samples": 4 * draws}
+        steps = {"num_warmup": 4 * warmup, "target_accept_prob": max(0.99, round(1 - rejected / 10, 6))}
+        return {**settings, **steps, "num_samples": 4 * draws, "dense_mass": True}
     geometry = last.divergences > 0 or last.min_ebfmi < diagnostics.MIN_EBFMI
-    steps = {"num_warmup": 2 * warmup, "target_accept_prob": 0.95} if geometry else {}
-    return {**settings, **steps, "num_samples": 2 * draws}
+    steps = {"num_warmup": 2 * warmup, "target_accept_prob": max(0.95, round(1 - rejected / 2, 6))}
+    return {**settings, **(steps if geometry else {}), "num_samples": 2 * draws}
 
 
 ESTIMATORS: dict[str, Estimator] = {"mle": mle, "mle-near": partial(mle, near=True), "nuts": posterior}

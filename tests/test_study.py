@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from bayes_moe import diagnostics
 from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, summary
 from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
@@ -121,6 +122,34 @@ def test_a_climb_from_near_the_truth_that_strays_is_not_taken_for_the_mle(seed, 
     assert found.info["likelihood_ratio"] > 0
     assert (alone.log_likelihood < at_the_truth) == strays
     assert (alone.log_likelihood < found.info["log_likelihood"]) == strays
+
+
+@pytest.mark.parametrize(("target", "expected"), [(None, [0.95, 0.99]), (0.9, [0.95, 0.99]), (0.98, [0.99, 0.998])])
+def test_the_ladder_takes_more_draws_and_smaller_steps_until_the_gate_is_passed(target, expected):
+    settings = {"num_warmup": 100, "num_samples": 200, "attempts": 3} | (
+        {"target_accept_prob": target} if target else {}
+    )
+    poor = diagnostics.Verdict(("divergences",), 3, 1.0, 900.0, 900.0, 0.9)
+    tried = []
+
+    def sample(rng_key, **rung):
+        tried.append(rung)
+        return len(tried)
+
+    last, verdicts = estimators.ladder(sample, lambda idata: poor, jax.random.key(0), settings)
+    assert (last, len(verdicts)) == (3, 3)
+    assert [rung["num_samples"] for rung in tried] == [200, 400, 800]
+    assert [rung["num_warmup"] for rung in tried] == [100, 200, 400]
+    assert [rung["target_accept_prob"] for rung in tried[1:]] == expected
+    good = diagnostics.Verdict((), 0, 1.0, 900.0, 900.0, 0.9)
+    last, verdicts = estimators.ladder(sample, lambda idata: good if idata == 5 else poor, jax.random.key(0), settings)
+    assert (last, verdicts) == (5, [poor, good])
+
+
+def test_smaller_steps_are_for_poor_geometry_only():
+    few = diagnostics.Verdict(("ESS 80",), 0, 1.02, 80.0, 80.0, 0.9)
+    settings = {"num_warmup": 100, "num_samples": 200, "target_accept_prob": 0.9}
+    assert estimators.climb(settings, 1, few) == settings | {"num_samples": 400}
 
 
 def test_one_draw_has_equal_error_and_loss(rows):
