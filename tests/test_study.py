@@ -1,6 +1,7 @@
 """Studies: plan, keys, store, engine, table, figure, command."""
 
 import sqlite3
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
 from mle import newton
 
+COMPILED = "/jax/core/compile/backend_compile_duration"
 SMALL = Study(
     name="small",
     title="small",
@@ -47,6 +49,22 @@ def test_rows_are_the_plan_and_no_cell_failed(rows):
 
 def test_workers_and_order_change_nothing(rows, tmp_path):
     assert without_time(run(SMALL, tmp_path / "serial.sqlite", workers=1)) == without_time(rows)
+
+
+def test_a_study_compiles_once_for_each_size(rows, tmp_path):
+    heard = []
+
+    def listen(event, seconds, **_):
+        heard.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run(replace(SMALL, seed=8), tmp_path / "other.sqlite")  # other data, other starts
+        assert COMPILED not in heard
+        run(replace(SMALL, sizes={"mle": (300,)}), tmp_path / "size.sqlite")
+        assert COMPILED in heard
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_study_resumes_where_it_stopped(rows, tmp_path, monkeypatch):
