@@ -225,5 +225,7 @@ STUDIES: dict[str, Callable[[bool], Study]] = {
     **{f"gaussian-gated-{model}": partial(gaussian_studies.study, model) for model in gaussian_regimes.MODELS},
     "vc-sim1": partial(curve_studies.study, "normal"),
     "vc-sim2": partial(curve_studies.study, "binomial"),
+    "vc-power": curve_studies.power,
+    "vc-constant": curve_studies.constants,
     "vc-cells": curve_studies.cells,
 }

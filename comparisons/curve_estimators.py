@@ -17,7 +17,7 @@ from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from comparisons.curve_regimes import GRID, HYPOTHESIS
-from comparisons.estimators import Estimate, Estimator, Problem, account, ladder
+from comparisons.estimators import Estimate, Problem, account, ladder
 from mle import bands, curve_plan, glrt, kernel_em
 from mle.curves import CurveFit
 from mle.sandwich import standard_errors
@@ -25,7 +25,7 @@ from mle.sandwich import standard_errors
 LEVELS = (0.90, 0.95)
 CONSTANTS = ("rice", "fan-zhang", "package")
 UNBIASED = "less smooth, of the smoothed truth"
-OURS = ("undersmooth", "sandwiches", "bootstrap", "glrt")  # settings that are not the fit's own
+OURS = ("undersmooth", "sandwiches", "bootstrap", "glrt", "from")  # settings that are not the fit's own
 
 
 @float64
@@ -35,20 +35,43 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     Settings are those of :func:`mle.kernel_em.fit`, and: ``undersmooth``, the share of h at which bands are fitted
     again; ``sandwiches``, those of the asymptotic bands; ``bootstrap`` and ``glrt``, replicates of each, 0 for neither.
     """
-    model, (x, z, u, size), y, _ = problem
-    given = {name: value for name, value in settings.items() if name not in OURS}
-    options = {**given, "size": size, "u_range": (0.0, 1.0), "grid": GRID}
     rng = generator(rng_key)
-    fit = kernel_em.fit(model, x, z, u, y, random_state=rng, **options)
-    less = {**options, "h": settings["undersmooth"] * settings["h"], "init": fit.params}
-    narrow = kernel_em.fit(model, x, z, u, y, **less)
-    info = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
-    info["verdict_less_smooth"] = narrow.status
+    fit = fitted(problem, settings, random_state=rng)
+    narrow = fitted(problem, settings, h=settings["undersmooth"] * settings["h"], init=fit.params)
+    info = {"verdict_less_smooth": narrow.status}
     for sandwich in settings["sandwiches"]:
         info |= _asymptotic(fit, narrow, sandwich, problem)
     info |= _bootstrapped(narrow, settings["bootstrap"], rng, problem) | tested(fit, settings["glrt"], rng)
+    return _estimate(fit, info)
+
+
+@float64
+def likelihood_ratio(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
+    """Kernel estimate and nothing but the test, which ``glrt`` replicates bootstrap."""
+    rng = generator(rng_key)
+    fit = fitted(problem, settings, random_state=rng)
+    return _estimate(fit, tested(fit, settings["glrt"], rng))
+
+
+@float64
+def shrinking(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
+    """Kernel estimate whose bandwidth is ``h`` at n = ``from`` and falls as n^-1/3."""
+    h = settings["h"] * (len(problem.y) / settings["from"]) ** (-1 / 3)
+    return _estimate(fitted(problem, settings, h=h, random_state=generator(rng_key)), {"h": h})
+
+
+def fitted(problem: Problem, settings: Mapping[str, object], **others: object) -> CurveFit:
+    """Kernel estimate on the studies' grid, with settings of :func:`mle.kernel_em.fit` and others beside them."""
+    model, (x, z, u, size), y, _ = problem
+    given = {name: value for name, value in settings.items() if name not in OURS}
+    options = {**given, "size": size, "u_range": (0.0, 1.0), "grid": GRID, **others}
+    return kernel_em.fit(model, x, z, u, y, **options)
+
+
+def _estimate(fit: CurveFit, info: Mapping[str, object]) -> Estimate:
+    account = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
     status = "ok" if fit.converged.all() else "not converged"
-    return Estimate({name: value[None] for name, value in fit.params.items()}, status, info)
+    return Estimate({name: value[None] for name, value in fit.params.items()}, status, {**account, **info})
 
 
 def _asymptotic(fit: CurveFit, narrow: CurveFit, sandwich: str, problem: Problem) -> dict[str, object]:
@@ -145,6 +168,3 @@ def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) 
         info |= judged(credible.bands(model, tree, level=level), "credible", problem.truth)
     draws = jax.tree.map(np.asarray, flat_draws(tree["relabelled"], model))
     return Estimate(draws, "ok" if verdicts[-1].passed else "failed_gate", info)
-
-
-ESTIMATORS: dict[str, Estimator] = {"kernel": kernel, "posterior": posterior}

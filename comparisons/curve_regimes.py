@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from comparisons.study import Regime
 GRID = np.linspace(0.0, 1.0, 20)
 FAMILIES = {"normal": 1, "binomial": 20}  # and the trials of each response
 BLOCKS = {"gate": "beta", "experts": "alpha", "dispersion": "delta"}
+CONSTANT = {"slopes": -1 / 2, "intercepts": -1 / 3}  # rates where h falls as n^-1/3, so that bias is negligible
 HYPOTHESIS = "alpha[:,1]"  # what the null regimes hold constant, and the likelihood-ratio test tests
 
 ASSUMPTIONS = (
@@ -27,7 +30,7 @@ ASSUMPTIONS = (
 )
 
 
-def standin(u: np.ndarray, family: str = "normal", null: bool = False) -> dict[str, np.ndarray]:
+def standin(u: np.ndarray, family: str = "normal", share: float = 1.0) -> dict[str, np.ndarray]:
     """True coefficients at u (m,), a row for each.
 
     Parameters
@@ -35,12 +38,11 @@ def standin(u: np.ndarray, family: str = "normal", null: bool = False) -> dict[s
     u : ndarray, shape (m,)
         On [0, 1].
     family : "normal" or "binomial"
-    null : bool
-        Whether the experts' slopes are constant.
+    share : float
+        Of the variation of the experts' slopes about their means over u; with 0 they are constant.
     """
     rise, fall = 0.5 + 0.35 * u, -0.2 + 0.1 * u + 0.3 * (u - 0.5) ** 2
-    if null:
-        rise, fall = np.full_like(u, 0.675), np.full_like(u, -0.125)
+    rise, fall = (slope + (share - 1) * (slope - mean) for slope, mean in ((rise, 0.675), (fall, -0.125)))
     common = 0.1 * np.sin(np.pi * u)
     low, high = common - 0.45 + 0.35 * np.sin(2 * np.pi * u), common + 0.55 + 0.25 * np.cos(2 * np.pi * u)
     alpha = np.moveaxis(np.array([[low, rise], [high, fall]]), -1, 0)
@@ -50,34 +52,38 @@ def standin(u: np.ndarray, family: str = "normal", null: bool = False) -> dict[s
     return {"beta": beta, "alpha": alpha} | ({"delta": delta} if family == "normal" else {})
 
 
-def regime(family: str, null: bool = False) -> Regime:
-    """Simulation 1 ("normal") or 2 ("binomial"), or the same with constant slopes.
+def regime(family: str, share: float = 1.0, constant: Sequence[str] = ()) -> Regime:
+    """Simulation 1 ("normal") or 2 ("binomial"), or the same with slopes that vary less.
 
     Parameters
     ----------
     family : "normal" or "binomial"
-    null : bool
+    share : float
+        As in :func:`standin`.
+    constant : sequence of str
+        What the fitted model holds constant; its errors are then those of the slopes, and of the intercepts.
 
     Returns
     -------
     Regime
         Its truth is the curves on GRID; its covariates are a tuple (x, z, u, size).
     """
-    model, trials = varying_coefficient(family, 2), FAMILIES[family]
+    source, trials = varying_coefficient(family, 2), FAMILIES[family]
 
     def draw(key: Array, n: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         keys = jax.random.split(as_key(key), 4)
         with jax.enable_x64(True):
             x, z = (np.asarray(jax.random.normal(one, (n, 1))) for one in keys[:2])
             u = np.asarray(jax.random.uniform(keys[2], (n,)))
-        y = model.simulate(keys[3], standin(u, family, null), x, z, size=trials)
+        y = source.simulate(keys[3], standin(u, family, share), x, z, size=trials)
         return (x, z, u, np.full(n, float(trials))), y
 
-    what = "slopes constant" if null else "all curves vary"
-    title = f"two {family} components, {what}"
-    exponents = {"gate": -0.4, "experts": -0.4}
-    name, truth = "null" if null else "curves", standin(GRID, family, null)
-    return Regime(name, title, model, lambda n: truth, rase, exponents, draw=draw, assumptions=ASSUMPTIONS)
+    what = {0.0: "slopes constant", 1.0: "all curves vary"}.get(share, f"slopes vary {share:.0%} as much")
+    title, truth = f"two {family} components, {what}", standin(GRID, family, share)
+    name = {0.0: "null", 1.0: "curves"}.get(share, f"share-{share:g}")
+    errors, exponents = (slopes, CONSTANT) if constant else (rase, {"gate": -0.4, "experts": -0.4})
+    model = varying_coefficient(family, 2, constant=constant) if constant else source
+    return Regime(name, title, model, lambda n: truth, errors, exponents, draw=draw, assumptions=ASSUMPTIONS)
 
 
 def rase(params: Params, truth: Params) -> dict[str, Array]:
@@ -93,3 +99,15 @@ def rase(params: Params, truth: Params) -> dict[str, Array]:
         for block, name in BLOCKS.items()
         if name in truth
     }
+
+
+def slopes(params: Params, truth: Params) -> dict[str, Array]:
+    """Root mean squared errors of the experts' slopes, which are constant, and of their intercepts, which are curves.
+
+    Parameters
+    ----------
+    params, truth : dict of str to array
+        Coefficients on the grid, a row for each point.
+    """
+    squares = jnp.mean((params["alpha"] - truth["alpha"]) ** 2, axis=(0, 1))
+    return {"slopes": jnp.sqrt(squares[1]), "intercepts": jnp.sqrt(squares[0])}

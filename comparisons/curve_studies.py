@@ -22,6 +22,9 @@ REPLICATES = 200  # of each bootstrap
 RESAMPLED = 0.21  # the bandwidth at which bands are bootstrapped and the test is made
 NUTS = {"num_warmup": 500, "num_samples": 1000, "num_chains": 4, "target_accept_prob": 0.95, "attempts": 2}
 QUICK = {"num_warmup": 300, "num_samples": 400, "num_chains": 2, "target_accept_prob": 0.95, "attempts": 1}
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the slopes' variation, at which the test's power is measured
+SIZES = (500, 1000, 2000, 4000, 8000)  # at which constant slopes are
+SHRINKING = {"h": 0.24, "from": 500, "n_init": 3}
 TITLES = {"normal": "vc-sim1: Gaussian", "binomial": "vc-sim2: binomial"}
 
 
@@ -42,7 +45,7 @@ def study(family: str, quick: bool = False) -> Study:
     return Study(
         name=f"vc-sim{1 if family == 'normal' else 2}",
         title=f"{TITLES[family]} experts with varying coefficients",
-        regimes=tuple(curve_regimes.regime(family, null) for null in (False, True)),
+        regimes=tuple(curve_regimes.regime(family, share) for share in (1.0, 0.0)),
         sizes={name: (ROWS,) for name in settings},
         replicates={name: many if name in kernels else few for name in settings},
         settings=settings,
@@ -52,7 +55,7 @@ def study(family: str, quick: bool = False) -> Study:
 
 
 def _estimator(name: str) -> Estimator:
-    return curve_estimators.ESTIMATORS["posterior" if name.startswith("posterior") else "kernel"]
+    return curve_estimators.posterior if name.startswith("posterior") else curve_estimators.kernel
 
 
 def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
@@ -65,6 +68,44 @@ def _settings(quick: bool) -> dict[str, Mapping[str, object]]:
             own = {"engine": engine, "h": h, "sandwiches": sandwiches}
             out[f"{engine}-{h:g}"] = {**own, **KERNEL, "bootstrap": resampled, "glrt": resampled}
     return out | {f"posterior-{basis}": {"basis": basis, **nuts} for basis in bases}
+
+
+def power(quick: bool = False) -> Study:
+    """Likelihood-ratio test of constant slopes, which vary not at all, and more and more.
+
+    Parameters
+    ----------
+    quick : bool
+    """
+    settings = {"h": RESAMPLED, "n_init": KERNEL["n_init"], "glrt": 20 if quick else REPLICATES}
+    return Study(
+        name="vc-power",
+        title="Generalised likelihood-ratio test of constant slopes: size and power",
+        regimes=tuple(curve_regimes.regime("normal", share) for share in SHARES),
+        sizes={"test": (ROWS,)},
+        replicates={"test": 2 if quick else 100},
+        settings={"test": settings},
+        estimators={"test": curve_estimators.likelihood_ratio},
+        findings=rejections,
+    )
+
+
+def constants(quick: bool = False) -> Study:
+    """Slopes that are constant, and fitted as such: their errors, and those of the intercepts, which are curves.
+
+    Parameters
+    ----------
+    quick : bool
+    """
+    return Study(
+        name="vc-constant",
+        title="Constant coefficients beside curves: root-n and slower",
+        regimes=(curve_regimes.regime("normal", share=0.0, constant=(curve_regimes.HYPOTHESIS,)),),
+        sizes={"kernel": SIZES[:2] if quick else SIZES},
+        replicates={"kernel": 2 if quick else 100},
+        settings={"kernel": SHRINKING},
+        estimators={"kernel": curve_estimators.shrinking},
+    )
 
 
 def cells(quick: bool = False) -> Study:
@@ -85,6 +126,13 @@ def real_cells(folder: Path, quick: bool) -> tuple[str, Path]:
     from comparisons import blood_fits  # noqa: PLC0415
 
     return blood_fits.study(folder, quick)
+
+
+def rejections(rows: Sequence[dict[str, object]]) -> tuple[str, Figure]:
+    """Table and figure of the test's size and power, and of its p-values under the null."""
+    from comparisons import curve_power  # noqa: PLC0415 - matplotlib takes a second to import
+
+    return curve_power.table(rows), curve_power.figure(rows)
 
 
 def findings(rows: Sequence[dict[str, object]]) -> tuple[str, Figure]:

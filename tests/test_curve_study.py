@@ -37,15 +37,15 @@ def test_the_truth_is_the_published_standin():
 
 def test_under_the_null_slopes_are_constant_at_their_means_and_nothing_else_changes():
     u = np.linspace(0, 1, 2001)
-    null, full = curve_regimes.standin(u, null=True), curve_regimes.standin(u)
+    null, full = curve_regimes.standin(u, share=0.0), curve_regimes.standin(u)
     np.testing.assert_allclose(null["alpha"][..., 1], np.tile(full["alpha"][..., 1].mean(axis=0), (2001, 1)), atol=1e-4)
     np.testing.assert_array_equal(null["alpha"][..., 0], full["alpha"][..., 0])
     np.testing.assert_array_equal(null["beta"], full["beta"])
 
 
 def test_regimes_are_told_apart_and_data_are_shared_by_estimators():
-    regimes = [curve_regimes.regime(family, null) for family in ("normal", "binomial") for null in (False, True)]
-    assert len({str(one.fingerprint(500)) for one in regimes}) == 4
+    regimes = [curve_regimes.regime(family, share) for family in ("normal", "binomial") for share in (0.0, 0.5, 1.0)]
+    assert len({str(one.fingerprint(500)) for one in regimes}) == 6
     plan = curve_studies.study("binomial")
     ((x, z, u, size), y, truth), other = (
         plan.data(Cell("curves", 500, 3, name)) for name in ("consistent-0.18", "posterior-hilbert")
