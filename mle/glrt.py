@@ -119,8 +119,8 @@ def test(
     curve_bootstrap.check_replicates(replicates)
 
     def refit(data: IndexedObservations) -> float:
-        _, small = kernel_em.estimate(null, data, null.held(null_fit.theta), sweep=True, order=False)
         _, large = kernel_em.estimate(full, data, full.held(null_fit.theta), sweep=True, order=False)
+        _, small = kernel_em.estimate(null, data, null.held(large.theta), sweep=True, order=False)
         return float(large.log_likelihood - small.log_likelihood)
 
     key = curve_bootstrap.root_key(random_state)
