@@ -17,7 +17,7 @@ from comparisons.study import Regime
 GRID = np.linspace(0.0, 1.0, 20)
 FAMILIES = {"normal": 1, "binomial": 20}  # and the trials of each response
 BLOCKS = {"gate": "beta", "experts": "alpha", "dispersion": "delta"}
-CONSTANT = {"slopes": -1 / 2, "intercepts": -1 / 3}  # rates where h falls as n^-1/3, so that bias is negligible
+CONSTANT = {"slopes": -1 / 2, "intercepts": -1 / 3}  # rates where h falls as n^-1/3
 HYPOTHESIS = "alpha[:,1]"  # what the null regimes hold constant, and the likelihood-ratio test tests
 
 ASSUMPTIONS = (
@@ -27,6 +27,11 @@ ASSUMPTIONS = (
     "RASE: root of the mean, over the grid and over the coefficients of the gate or of the experts, of squared errors. "
     "Experts are numbered by their mean intercepts.",
     "n^-2/5 is the rate of curves with two derivatives when h falls as n^-1/5; at a fixed h bias stays.",
+)
+FALLING = (
+    "Constant slopes: the bandwidth falls as n^-1/3, so that the curves' smoothing bias, of order n^-2/3, does not "
+    "keep the constants from n^-1/2. The curves' sd falls as n^-1/3; at the smaller sizes their bias is not negligible "
+    "beside it, and their errors fall faster."
 )
 
 
@@ -83,7 +88,8 @@ def regime(family: str, share: float = 1.0, constant: Sequence[str] = ()) -> Reg
     name = {0.0: "null", 1.0: "curves"}.get(share, f"share-{share:g}")
     errors, exponents = (slopes, CONSTANT) if constant else (rase, {"gate": -0.4, "experts": -0.4})
     model = varying_coefficient(family, 2, constant=constant) if constant else source
-    return Regime(name, title, model, lambda n: truth, errors, exponents, draw=draw, assumptions=ASSUMPTIONS)
+    notes = (*ASSUMPTIONS, FALLING) if constant else ASSUMPTIONS
+    return Regime(name, title, model, lambda n: truth, errors, exponents, draw=draw, assumptions=notes)
 
 
 def rase(params: Params, truth: Params) -> dict[str, Array]:

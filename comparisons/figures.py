@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -38,6 +40,8 @@ INTERVALS = {
 }
 SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density (Hellinger)"}
 BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"
+LETTERS = 13  # of a title to an inch
+SHORT = 30.0  # ratio of an axis's ends below which it is labelled at 1, 2 and 5
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bayes-moe"}
 
 
@@ -48,8 +52,10 @@ def save(figure: Figure, *paths: Path) -> None:
 
 
 def _grid(study: Study, regimes: Sequence[Regime], columns: Sequence[str], note: str) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(3.4 * len(columns), 3.1 * len(regimes) + 1.0), layout="constrained")
-    figure.suptitle(f"{study.title}\n{note}", fontsize=10)
+    width = 3.4 * len(columns)
+    figure = Figure(figsize=(width, 3.1 * len(regimes) + 1.0), layout="constrained")
+    lines = [textwrap.fill(text, int(LETTERS * width)) for text in (study.title, note)]
+    figure.suptitle("\n".join(lines), fontsize=10)
     return figure, figure.subplots(len(regimes), len(columns), squeeze=False, sharex="row")
 
 
@@ -97,10 +103,9 @@ def rates_figure(
     """Error against n, a row of panels for each regime, with slopes, the bound, the theory's slope and the window."""
     regimes = _ran(rows, study)
     names = list(regimes[0].exponents) if parameters is None else list(parameters)
-    note = (
-        f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes; "
-        f"shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
-    )
+    note = f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes"
+    if any(regime.scales for regime in regimes):
+        note += f"; shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
     figure, axes = _grid(study, regimes, names, note)
     for regime, name, axis in _panels(regimes, names, axes):
         found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
@@ -236,11 +241,17 @@ def _window(axis: Axes, regime: Regime, sizes: Sequence[int]) -> None:
 def _tidy(axis: Axes, values: np.ndarray) -> None:
     """Plain numbers at 1, 2, 5; limits by the curves, so that one outlier's band does not flatten the rest."""
     axis.set_ylim(0.4 * values.min(), 8.0 * values.max())
-    decades = np.log10(values.max() / values.min())
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 1.5 else (1.0,)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    _label(axis.yaxis, values.max() / values.min(), "{x:g}")
+    low, high = axis.dataLim.intervalx
+    if high < SHORT * low:
+        _label(axis.xaxis, high / low, "{x:,.0f}")
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _label(scale: Axis, ratio: float, form: str) -> None:
+    scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < SHORT else (1.0,)))
+    scale.set_major_formatter(form)
+    scale.set_minor_formatter(NullFormatter())
 
 
 def _band(c: summary.Curve, statistic: str) -> tuple[np.ndarray, np.ndarray]:
