@@ -69,9 +69,9 @@ def fitted(problem: Problem, settings: Mapping[str, object], **others: object) -
 
 
 def _estimate(fit: CurveFit, info: Mapping[str, object]) -> Estimate:
-    account = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
+    about = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
     status = "ok" if fit.converged.all() else "not converged"
-    return Estimate({name: value[None] for name, value in fit.params.items()}, status, {**account, **info})
+    return Estimate({name: value[None] for name, value in fit.params.items()}, status, {**about, **info})
 
 
 def _asymptotic(fit: CurveFit, narrow: CurveFit, sandwich: str, problem: Problem) -> dict[str, object]:
