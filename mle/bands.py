@@ -1,22 +1,30 @@
 """Confidence bands for coefficient curves: pointwise and simultaneous, asymptotic and by parametric bootstrap.
 
-A band is estimate +- c se(u). Both kinds are about the estimator's mean: the smoothing bias, of order h^2 times the
-curve's second derivative, is left alone, so fit with a bandwidth below that of cross-validation (80 to 90% of it).
-The bootstrap's own estimate of that bias is in ``Bands.bias``.
+A band is estimate +- c se(u). The asymptotic ones are about the estimator's mean: the smoothing bias, of order h^2
+times the curve's second derivative, is left alone, so fit with a bandwidth below that of cross-validation (80 to 90% of
+it). The bootstrap sees some of that bias, since its c is of distances from the curves that responses were drawn from;
+its estimate of it is in ``Bands.bias``.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import jax
 import numpy as np
+from jax import Array
 from scipy import optimize, stats
 
 from bayes_moe.bands import Bands, check_level, critical
-from bayes_moe.data import float64
+from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations
 from mle import curve_bootstrap, curve_plan, kernel_em, labels
 from mle.curves import CurveFit
 from mle.kernels import KERNELS, Kernel
 from mle.sandwich import standard_errors
+
+PILOT = 50  # replicates that tell how much too small dispersions come out
+PILOT_STREAM = 2**32 - 1  # of the key, beyond those of the replicates
 
 
 @float64
@@ -95,6 +103,7 @@ def bootstrap(
     replicates: int = 200,
     level: float = 0.95,
     simultaneous: bool = True,
+    pilot: int = PILOT,
     workers: int | None = None,
 ) -> Bands:
     """Bands by the parametric bootstrap.
@@ -103,6 +112,9 @@ def bootstrap(
     from the fit's curves, and numbered to be nearest to them. se(u) is the standard deviation over replicates; the
     simultaneous c is the ``level`` quantile of max_u |b(u) - estimate(u)| / se(u), for each curve.
 
+    Local fits follow the data, so that dispersions come out too small, and bands of responses drawn with them too
+    narrow. Responses are therefore drawn with delta less its bias, its mean over u, from a first, smaller bootstrap.
+
     Parameters
     ----------
     fit : CurveFit
@@ -110,6 +122,8 @@ def bootstrap(
     replicates : int
     level : float
     simultaneous : bool
+    pilot : int
+        Replicates of that first bootstrap; 0 to draw responses with the dispersions as fitted, as in the paper.
     workers : int, optional
         Threads; by default one for each core. Results do not depend on it.
 
@@ -124,7 +138,7 @@ def bootstrap(
     """
     check_level(level)
     curve_bootstrap.check_replicates(replicates, level)
-    draws, problems = replicate_curves(fit, random_state, replicates, workers)
+    draws, problems = replicate_curves(fit, random_state, replicates, workers, pilot)
     return from_replicates(fit, draws, level=level, simultaneous=simultaneous, problems=problems)
 
 
@@ -162,13 +176,40 @@ def from_replicates(
 
 @float64
 def replicate_curves(
-    fit: CurveFit, random_state: int | np.random.Generator | None, replicates: int, workers: int | None = None
+    fit: CurveFit,
+    random_state: int | np.random.Generator | None,
+    replicates: int,
+    workers: int | None = None,
+    pilot: int = PILOT,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Levels of the bootstrap curves, (replicates, G, P), failed ones left out; and what went wrong."""
+    """The fit's levels plus the errors of bootstrap curves, (replicates, G, P), and what went wrong with some.
+
+    Parameters
+    ----------
+    fit : CurveFit
+    random_state : int or Generator
+    replicates, pilot, workers : int
+        As in :func:`bootstrap`.
+    """
     if fit.model.components > labels.MOST:
         raise ValueError(f"fit must have at most {labels.MOST} components to align, got {fit.model.components}.")
-    plan = curve_plan.plan_of(fit)
-    scale = _scale(fit)
+    check_count("pilot", pilot, 0)
+    key, source = curve_bootstrap.root_key(random_state), fit
+    delta = fit.model.select([name for name in ("delta",) if name in fit.model.fields])
+    delta &= ~fit.model.select(fit.fixed, "fixed")
+    if pilot and delta.any():
+        found, _ = _refits(fit, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
+        bias = np.mean(np.median(found, axis=0) - fit.level, axis=0)  # a median: some dispersions collapse
+        theta = np.array(fit.theta)
+        theta[:, : fit.model.size] -= np.where(delta, bias, 0.0)
+        source = replace(fit, theta=theta)
+    found, problems = _refits(source, key, replicates, workers)
+    return fit.level + (found - source.level), problems
+
+
+def _refits(fit: CurveFit, key: Array, replicates: int, workers: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Levels of curves fitted to responses that are drawn from a fit, failed ones left out; and what went wrong."""
+    plan, scale = curve_plan.plan_of(fit), _scale(fit)
 
     def refit(data: IndexedObservations) -> tuple[np.ndarray, bool]:
         _, solved = kernel_em.estimate(plan, data, plan.held(fit.theta), sweep=True, order=False)
@@ -177,7 +218,6 @@ def replicate_curves(
             theta = labels.permute(fit.model, theta, labels.nearest(fit.model, theta, fit.theta, scale))
         return theta[:, : fit.model.size], bool(solved.converged.all())
 
-    key = curve_bootstrap.root_key(random_state)
     found = curve_bootstrap.run(fit, plan.windows, refit, replicates, key, workers)
     curves = np.array([curve for curve, _ in found])
     finite = np.isfinite(curves).all(axis=(1, 2))

@@ -146,6 +146,30 @@ def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
     assert np.abs(found.bias / found.se).mean() < 0.3
 
 
+def test_a_pilot_bootstrap_frees_the_noise_of_its_bias():
+    fit = regression_fit(n=60)
+    plain, freed = (bands.bootstrap(fit, random_state=0, replicates=60, pilot=pilot) for pilot in (0, 60))
+    bias = np.median(plain.draws[..., 2], axis=0) - fit.level[:, 2]
+    assert bias.max() < -0.02  # the log sd comes out too small
+    wider = np.log(freed.se / plain.se)[:, :2]  # errors of a line are as large as the noise, the draws being the same
+    np.testing.assert_allclose(wider, -bias.mean(), atol=0.02)
+
+
+def test_what_is_held_or_absent_needs_no_pilot():
+    rng = np.random.default_rng(0)
+    model = varying_coefficient("poisson", 1, gate_features=0, expert_features=1)
+    z, u, none = rng.normal(size=(80, 1)), rng.uniform(size=80), np.zeros((80, 0))
+    fits = [
+        kernel_em.fit(model, none, z, u, rng.poisson(3.0, 80), h=0.4, random_state=0),
+        kernel_em.fit(
+            regression_fit().model, none, z, u, rng.normal(size=80), h=0.4, random_state=0, fixed={"delta": 0.0}
+        ),
+    ]
+    for fit in fits:
+        draws = [bands.replicate_curves(fit, 0, 20, pilot=pilot)[0] for pilot in (0, 20)]
+        np.testing.assert_array_equal(*draws)
+
+
 def test_replicates_are_aligned_and_unaligned_ones_would_show():
     found = mixture_band()
     model, draws = found.fit.model, found.draws.copy()
@@ -186,6 +210,7 @@ BAD = {
     "h too large for it": (lambda: bands.critical_value(0.9, 1.5, "fan-zhang"), "h", "rice"),
     "constants": (lambda: bands.asymptotic(hybrid_fit()), "fit", "bands.bootstrap"),
     "no random_state": (lambda: bands.bootstrap(regression_fit(), random_state=None), "random_state", "None"),
+    "no pilot count": (lambda: bands.bootstrap(regression_fit(), random_state=0, pilot=-1), "pilot", "at least 0"),
     "few replicates": (lambda: bands.bootstrap(regression_fit(), random_state=0, replicates=5), "replicates", "20"),
 }
 
