@@ -39,9 +39,10 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     fit = fitted(problem, settings, random_state=rng)
     narrow = fitted(problem, settings, h=settings["undersmooth"] * settings["h"], init=fit.params)
     info = {"verdict_less_smooth": narrow.status}
+    aims = {"less smooth": problem.truth, UNBIASED: smoothed(problem.truth, narrow)}
     for sandwich in settings["sandwiches"]:
-        info |= _asymptotic(fit, narrow, sandwich, problem)
-    info |= _bootstrapped(narrow, settings["bootstrap"], rng, problem) | tested(fit, settings["glrt"], rng)
+        info |= _asymptotic(fit, narrow, sandwich, problem.truth, aims)
+    info |= _bootstrapped(narrow, settings["bootstrap"], rng, aims) | tested(fit, settings["glrt"], rng)
     return _estimate(fit, info)
 
 
@@ -68,34 +69,38 @@ def fitted(problem: Problem, settings: Mapping[str, object], **others: object) -
     return kernel_em.fit(model, x, z, u, y, **options)
 
 
-def _estimate(fit: CurveFit, info: Mapping[str, object]) -> Estimate:
+def _estimate(fit: CurveFit, info: dict[str, object]) -> Estimate:
     about = {"log_likelihood": fit.log_likelihood, "iterations": fit.n_iter, "verdict": fit.status}
     status = "ok" if fit.converged.all() else "not converged"
-    return Estimate({name: value[None] for name, value in fit.params.items()}, status, {**about, **info})
+    return Estimate({name: value[None] for name, value in fit.params.items()}, status, about | info)
 
 
-def _asymptotic(fit: CurveFit, narrow: CurveFit, sandwich: str, problem: Problem) -> dict[str, object]:
-    """With every constant, and with Rice's at the smaller bandwidth."""
+def _asymptotic(
+    fit: CurveFit, narrow: CurveFit, sandwich: str, truth: Params, aims: Mapping[str, Params]
+) -> dict[str, object]:
+    """With every constant, and with Rice's at the smaller bandwidth, where the curves to hold have names."""
     out, errors, fewer = {}, *(standard_errors(one, sandwich) for one in (fit, narrow))
     for level in LEVELS:
         for constant in CONSTANTS:
             band = bands.from_errors(fit, errors, level=level, constant=constant)
-            out |= judged(band, f"{constant}, {sandwich}", problem.truth)
+            out |= judged(band, f"{constant}, {sandwich}", truth)
         band = bands.from_errors(narrow, fewer, level=level)
-        out |= judged(band, f"rice, {sandwich}, less smooth", problem.truth)
-        out |= judged(band, f"rice, {sandwich}, {UNBIASED}", smoothed(problem.truth, narrow))
+        for name, aim in aims.items():
+            out |= judged(band, f"rice, {sandwich}, {name}", aim)
     return out
 
 
-def _bootstrapped(fit: CurveFit, replicates: int, rng: np.random.Generator, problem: Problem) -> dict[str, object]:
+def _bootstrapped(
+    fit: CurveFit, replicates: int, rng: np.random.Generator, aims: Mapping[str, Params]
+) -> dict[str, object]:
     if not replicates:
         return {}
     draws, problems = bands.replicate_curves(fit, rng, replicates, workers=1)
     out = {"bootstrap_problems": "; ".join(problems)}
     for level in LEVELS:
         band = bands.from_replicates(fit, draws, level=level)
-        out |= judged(band, "bootstrap, less smooth", problem.truth)
-        out |= judged(band, f"bootstrap, {UNBIASED}", smoothed(problem.truth, fit))
+        for name, aim in aims.items():
+            out |= judged(band, f"bootstrap, {name}", aim)
     return out
 
 

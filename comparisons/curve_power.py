@@ -11,18 +11,13 @@ from scipy import stats
 
 from comparisons import coverage, figures
 from comparisons.curve_figures import COLOURS
+from comparisons.curve_regimes import share_of
+from comparisons.curve_summary import SIZE, with_interval
 from comparisons.store import FAILED
 
 Rows = Sequence[dict[str, object]]
-SIZE = 0.05  # of the tests
 METHODS = ("bootstrap", "chi-square")
 NULL = 0.0
-
-
-def share(regime: str) -> float:
-    """How much slopes vary in a regime, by its name: see :func:`comparisons.curve_regimes.regime`."""
-    whole = {"null": NULL, "curves": 1.0}
-    return whole[regime] if regime in whole else float(regime.removeprefix("share-"))
 
 
 def p_values(rows: Rows, method: str) -> dict[float, np.ndarray]:
@@ -30,7 +25,7 @@ def p_values(rows: Rows, method: str) -> dict[float, np.ndarray]:
     found: dict[float, list[float]] = {}
     for row in rows:
         if row["status"] not in FAILED:
-            found.setdefault(share(str(row["regime"])), []).append(row[f"p_{method}"])
+            found.setdefault(share_of(str(row["regime"])), []).append(row[f"p_{method}"])
     return {amount: np.array(values) for amount, values in sorted(found.items())}
 
 
@@ -49,8 +44,7 @@ def table(rows: Rows) -> str:
     for amount, values in found[METHODS[0]].items():
         line = f"{f'{amount:.0%}':<14}{len(values):>10}"
         for method in METHODS:
-            value, low, high = coverage.share(found[method][amount] <= SIZE)
-            line += f"{f'{value:.3f} ({low:.3f}, {high:.3f})':>40}"
+            line += f"{with_interval(*coverage.share(found[method][amount] <= SIZE)):>40}"
         lines.append(line)
     for method in METHODS:
         if NULL in found[method]:

@@ -17,6 +17,7 @@ from comparisons.study import Regime
 GRID = np.linspace(0.0, 1.0, 20)
 FAMILIES = {"normal": 1, "binomial": 20}  # and the trials of each response
 BLOCKS = {"gate": "beta", "experts": "alpha", "dispersion": "delta"}
+NAMES, OTHER = {0.0: "null", 1.0: "curves"}, "share-"  # of regimes, by the share of the slopes' variation
 CONSTANT = {"slopes": -1 / 2, "intercepts": -1 / 3}  # rates where h falls as n^-1/3
 HYPOTHESIS = "alpha[:,1]"  # what the null regimes hold constant, and the likelihood-ratio test tests
 
@@ -85,11 +86,17 @@ def regime(family: str, share: float = 1.0, constant: Sequence[str] = ()) -> Reg
 
     what = {0.0: "slopes constant", 1.0: "all curves vary"}.get(share, f"slopes vary {share:.0%} as much")
     title, truth = f"two {family} components, {what}", standin(GRID, family, share)
-    name = {0.0: "null", 1.0: "curves"}.get(share, f"share-{share:g}")
+    name = NAMES.get(share, f"{OTHER}{share:g}")
     errors, exponents = (slopes, CONSTANT) if constant else (rase, {"gate": -0.4, "experts": -0.4})
     model = varying_coefficient(family, 2, constant=constant) if constant else source
     notes = (*ASSUMPTIONS, FALLING) if constant else ASSUMPTIONS
     return Regime(name, title, model, lambda n: truth, errors, exponents, draw=draw, assumptions=notes)
+
+
+def share_of(name: str) -> float:
+    """Share of the slopes' variation in the regime of this name: the inverse of what :func:`regime` calls it."""
+    shares = {name: share for share, name in NAMES.items()}
+    return shares[name] if name in shares else float(name.removeprefix(OTHER))
 
 
 def rase(params: Params, truth: Params) -> dict[str, Array]:

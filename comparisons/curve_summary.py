@@ -52,6 +52,11 @@ def with_error(values: Sequence[float]) -> str:
     return f"{array.mean():.3f} ({error})"
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """Value and its interval, to read."""
+    return f"{value:.3f} ({low:.3f}, {high:.3f})"
+
+
 def _errors(rows: Rows) -> str:
     blocks = [block for block in BLOCKS if any(f"error_{block}" in row for row in rows)]
     head = "".join(f"{block + ' mean (s.e.)':>26}{'median (95%)':>22}" for block in blocks)
@@ -60,8 +65,7 @@ def _errors(rows: Rows) -> str:
         line = f"{regime + ', ' + estimator:<32}{len(mine):>10}"
         for block in blocks:
             errors = [row[f"error_{block}"] for row in mine]
-            median, low, high = median_and_interval(errors)
-            line += f"{with_error(errors):>26}{f'{median:.3f} ({low:.3f}, {high:.3f})':>22}"
+            line += f"{with_error(errors):>26}{with_interval(*median_and_interval(errors)):>22}"
         lines.append(line)
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ INTERVALS = {
 SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinger": "density (Hellinger)"}
 BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"
 LETTERS = 13  # of a title to an inch
-SHORT = 30.0  # ratio of an axis's ends below which it is labelled at 1, 2 and 5
+SHORT = 10**1.5  # ratio of an axis's ends below which it is labelled at 1, 2 and 5
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bayes-moe"}
 
 

@@ -195,21 +195,23 @@ def replicate_curves(
         raise ValueError(f"fit must have at most {labels.MOST} components to align, got {fit.model.components}.")
     check_count("pilot", pilot, 0)
     key, source = curve_bootstrap.root_key(random_state), fit
-    delta = fit.model.select([name for name in ("delta",) if name in fit.model.fields])
-    delta &= ~fit.model.select(fit.fixed, "fixed")
+    delta = fit.model.select(["delta"] * fit.model.response.dispersed) & ~fit.model.select(fit.fixed, "fixed")
+    scale = _scale(fit)
     if pilot and delta.any():
-        found, _ = _refits(fit, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
+        found, _ = _refits(fit, scale, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
         bias = np.mean(np.median(found, axis=0) - fit.level, axis=0)  # a median: some dispersions collapse
         theta = np.array(fit.theta)
         theta[:, : fit.model.size] -= np.where(delta, bias, 0.0)
         source = replace(fit, theta=theta)
-    found, problems = _refits(source, key, replicates, workers)
+    found, problems = _refits(source, scale, key, replicates, workers)
     return fit.level + (found - source.level), problems
 
 
-def _refits(fit: CurveFit, key: Array, replicates: int, workers: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _refits(
+    fit: CurveFit, scale: np.ndarray, key: Array, replicates: int, workers: int | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Levels of curves fitted to responses that are drawn from a fit, failed ones left out; and what went wrong."""
-    plan, scale = curve_plan.plan_of(fit), _scale(fit)
+    plan = curve_plan.plan_of(fit)
 
     def refit(data: IndexedObservations) -> tuple[np.ndarray, bool]:
         _, solved = kernel_em.estimate(plan, data, plan.held(fit.theta), sweep=True, order=False)

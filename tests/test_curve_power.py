@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparisons import cell, curve_power, curve_studies
+from comparisons import cell, curve_power, curve_regimes, curve_studies
 from comparisons.study import Cell
 from mle import kernel_em
 
@@ -20,7 +20,7 @@ def rows(p_by_regime):
 
 
 def test_regimes_are_ordered_by_how_much_slopes_vary():
-    found = [curve_power.share(regime.name) for regime in curve_studies.power().regimes]
+    found = [curve_regimes.share_of(regime.name) for regime in curve_studies.power().regimes]
     assert found == list(curve_studies.SHARES)
 
 
