@@ -80,7 +80,8 @@ OURS = (
     "so that the Cramér–Rao bound of e^tau falls below a fifth of e^tau within reach of a computer.",
     "The paper's homogeneous pairs are not known to us; tanh and GELU both satisfy its identifiability condition.",
     "At beta* = 0 the paper's uniform rates are attained; at a fixed beta* != 0 the homogeneous rates are faster.",
-    "MLE over the box |parameter| <= 10, by L-BFGS-B, where the paper used EM with BFGS: the same maximum, once found.",
+    "MLE over the box |parameter| <= 10, by Newton steps (L-BFGS-B where they leave the box), where the paper used EM "
+    "with BFGS: the same maximum, once found.",
 )
 PUBLISHED = (
     "The paper's K, d, beta*, tau*, eta0 and sizes are not known to us. Here: those that its regression sibling, "

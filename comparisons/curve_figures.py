@@ -61,10 +61,14 @@ def _curve(axis: Axes, found: Curves | Bands, fit: Curves, j: int, style: dict[s
     axis.plot(fit.grid, fit.level[:, j], **style)
 
 
+def _single() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
+    return figure, figure.subplots()
+
+
 def memberships(fit: CurveFit) -> Figure:
     """Share of each component in the window of each u, stacked."""
-    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _single()
     names = [f"component {c}" for c in range(fit.model.components)]
     axis.stackplot(fit.grid, fit.shares.T, labels=names, colors=COLOURS, alpha=0.7)
     axis.set_ylim(0, 1)
@@ -76,8 +80,7 @@ def memberships(fit: CurveFit) -> Figure:
 
 def criterion(selection: Selection) -> Figure:
     """Held-out log density against the bandwidth: the bars are errors of the difference from the best."""
-    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _single()
     kept = np.isfinite(selection.scores) & np.isfinite(selection.errors)
     axis.errorbar(
         selection.candidates[kept], selection.scores[kept], selection.errors[kept], color=COLOURS[0], marker="o"
@@ -90,8 +93,7 @@ def criterion(selection: Selection) -> Figure:
 
 def null_distribution(result: Result) -> Figure:
     """Bootstrap statistics under the null, and the observed one."""
-    figure = Figure(figsize=(1.6 * WIDTH, 1.2 * HEIGHT), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _single()
     axis.hist(result.draws[np.isfinite(result.draws)], bins=25, color=COLOURS[0], alpha=0.6)
     axis.axvline(result.statistic, color=COLOURS[1])
     axis.set_xlabel("difference of log likelihoods")

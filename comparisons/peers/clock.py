@@ -14,21 +14,22 @@ COMPILING = (
 
 
 class CompileClock:
-    """Context manager: seconds spent in it, split into ``compile`` and ``run``.
+    """Context manager: seconds spent in it, split into ``compile`` and ``run``, and the ``programs`` compiled.
 
     Running twice would not tell them apart: a NumPyro ``MCMC`` object compiles again at its second run.
     """
 
     def __enter__(self) -> CompileClock:
-        self.compile, self._open = 0.0, True
+        self.compile, self.programs = 0.0, 0
         jax.monitoring.register_event_duration_secs_listener(self._heard)
         self._began = perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.run = max(perf_counter() - self._began - self.compile, 0.0)
-        self._open = False
+        jax.monitoring.unregister_event_duration_listener(self._heard)
 
     def _heard(self, event: str, seconds: float, **_: object) -> None:
-        if self._open and event in COMPILING:
+        if event in COMPILING:
             self.compile += seconds
+            self.programs += event == COMPILING[-1]
