@@ -161,8 +161,8 @@ def sample(  # noqa: PLR0913 - one for each setting
         Gibbs sweeps before each transition, for Gaussian-gated mixtures with conjugate priors, as the default ones:
         see :mod:`bayes_moe.gibbs`. With more experts than are needed NUTS alone hardly gets a spare one in or out.
     init : "mode", mapping or sequence of mappings
-        Where chains start: overdispersed around the posterior modes found from one random start for each chain,
-        or around the modes found from these values, chain by chain in turn, the likeliest mode first.
+        Where chains start: overdispersed around the posterior modes found from a random start for each chain and at
+        least four, or around the modes found from these values, chain by chain in turn, the likeliest mode first.
     until_ess : float, optional
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool

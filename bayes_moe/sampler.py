@@ -46,6 +46,7 @@ from bayes_moe.modes import (
 BLOCK = 50  # transitions between two reports of progress
 CHECK = 200  # draws between two looks at the effective sample size
 FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
+SEARCHES = 4  # at least, for modes: with one or two, chains can all start in a mode that holds no mass
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
 ACCEPT, ACCEPT_NORMAL = 0.8, 0.7
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
@@ -161,7 +162,7 @@ def run(
     rng_key : JAX key
     settings : Settings
     start : sequence of dict of str to array, optional
-        Constrained values to search modes from; else one random start for each chain.
+        Constrained values to search modes from; else a random start for each chain, and at least SEARCHES.
     until_ess : float, optional
         Stop when the bulk ESS of every coordinate has reached it; judged every CHECK draws.
     on_progress : callable
@@ -183,7 +184,7 @@ def run(
     args = as_arrays(args)
     where = layout(model, args)
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
-    starts = draw_starts(model, where, args, start_key, settings.num_chains, start)
+    starts = draw_starts(model, where, args, start_key, max(settings.num_chains, SEARCHES), start)
     shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
     kernel = _kernel(model, where, shared, refresh)  # what the others say does not change the executable
     _compile_ahead(kernel, args if light is None else light, starts[0], keys[0])

@@ -178,6 +178,20 @@ def test_a_prior_with_bounded_support_is_kept():
     assert float(idata["posterior"]["beta"].min()) > 0
 
 
+def two_peaks(x, y=None):
+    """The lower peak, at -1, holds exp(-30) of the mass; as many starts lead to it as to the other."""
+    a = numpyro.sample("a", dist.Normal(0, 10))
+    numpyro.factor("peaks", jnp.logaddexp(-50 * (a - 1.0) ** 2, -50 * (a + 1.0) ** 2 - 30))
+    numpyro.sample("y", dist.Normal(0, 1).expand([1]), obs=y)
+
+
+def test_two_chains_do_not_both_start_at_a_peak_without_mass():
+    settings = {"num_chains": 2, "num_warmup": 50, "num_samples": 50, "progress_bar": False}
+    for key in (6, 7):  # with one search a chain, key 7 left both chains at -1, their R-hat in order
+        idata = nuts.sample(two_peaks, np.zeros(1), np.zeros(1), rng_key=key, **settings)
+        assert (idata["posterior"]["a"] > 0).all()
+
+
 def test_one_observation_is_enough_for_a_posterior():
     moe, x, y = problem()
     idata = nuts.sample(moe, x[:1], y[:1], rng_key=0, num_samples=300, **RUN)
