@@ -31,7 +31,7 @@ def bands(model: VaryingCoefficient, tree: xr.DataTree, *, level: float = 0.95, 
     Raises
     ------
     ValueError
-        For a level outside (0, 1).
+        For a level outside (0, 1), or fewer than two draws.
 
     References
     ----------
@@ -39,6 +39,8 @@ def bands(model: VaryingCoefficient, tree: xr.DataTree, *, level: float = 0.95, 
     """
     check_level(level)
     draws = flat_curves(tree["relabelled"], model)
+    if len(draws) < 2:
+        raise ValueError(f"tree must have at least 2 draws for bands, got {len(draws)}. Raise num_samples.")
     centre, sd = draws.mean(axis=0), draws.std(axis=0, ddof=1)
     c = critical(draws, centre, sd, level, simultaneous)
     fit = Centre(model, tree["relabelled"]["grid"].values, centre)

@@ -47,6 +47,7 @@ OF_DELTA = {
     "trend": (dist.Normal, (0.0, 1.0)),
     "amplitude": (dist.HalfNormal, (0.5,)),
 }
+OWN = {"init": "chains start around the best mode of n_init searches", "dtype": "chains run in double precision"}
 QUIET = 0.1  # sd of the weights from which mode searches start
 STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
 
@@ -149,6 +150,9 @@ def posterior_model(
 
 def priors_of(smooth: SmoothModel, prior: Prior | None = None) -> dict[str, Distribution]:
     """Merge a user's priors over the defaults, and add those of the weights: see :func:`bayes_moe.priors.resolve`."""
+    of_gate = [name for name in prior or {} if name.startswith("beta_")]
+    if of_gate and smooth.model.components == 1:
+        raise ValueError(f"prior: {of_gate[0]!r} is about the gate, and one component has none. Leave it out.")
     parts = {name: name.split("_") for name in smooth.fields}
     defaults = {
         name: (OF_DELTA if which == "delta" else DEFAULTS).get(part, DEFAULTS[part])
@@ -238,6 +242,9 @@ def sample(
     >>> print(credible.bands(model, tree).lower["alpha"])
     """
     check_count("n_init", n_init)
+    for name, why in OWN.items():
+        if name in settings:
+            raise ValueError(f"{name} must be left out, got {settings[name]!r:.80}: {why}.")
     data, ids = model.observe(x, z, u, y, size=size, u_range=u_range), ()
     if subject is not None:
         positions, ids = check_subject(subject, data.n)

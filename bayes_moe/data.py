@@ -135,7 +135,7 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
         raise ValueError("x must have at least one row, got none.")
     if array.shape[1] != features:
         raise ValueError(f"x must have {features} columns, one for each feature, got {array.shape[1]}.")
-    _check_finite("x", array)
+    check_finite("x", array)
     return array
 
 
@@ -166,7 +166,8 @@ def _columns_as_floats(name: str, frame: object) -> np.ndarray:
     return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _check_finite(name: str, array: np.ndarray) -> None:
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse an array that holds NaN or infinity."""
     bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         raise ValueError(
@@ -258,7 +259,7 @@ def check_response(y: object, responses: int, n: int | None = None) -> np.ndarra
         raise ValueError(f"y must have shape {shape}, a response for each row of x, got {array.shape}. {remedy}")
     if n is not None and len(array) != n:
         raise ValueError(f"y must have one response for each row of x: x has {n} rows, y has {len(array)}.")
-    _check_finite("y", array)
+    check_finite("y", array)
     return array
 
 
@@ -306,7 +307,7 @@ def check_weights(weights: object | None, n: int) -> np.ndarray | None:
     array = check_real("weights", weights)
     if array.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one for each row of x, got {array.shape}.")
-    _check_finite("weights", array)
+    check_finite("weights", array)
     if (array < 0).any() or not array.any():
         raise ValueError(
             f"weights must be non-negative and not all zero, got a minimum of {array.min()} "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bayes_moe import families, gaussian
-from bayes_moe.data import float64
+from bayes_moe.data import check_x, float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
@@ -111,12 +111,18 @@ def choose(moe: MoE, levels: list[Level], x: object, y: object, omega: float | N
     dict of int to float
         Number of atoms -> DIC.
 
+    Raises
+    ------
+    ValueError
+        For bad data.
+
     References
     ----------
     arXiv:2403.01684.
     """
-    slope = np.log(len(np.asarray(y))) if omega is None else omega
     sizes, responses = moe.gate.features, moe.experts[-1].responses
+    x = check_x(x, sizes, moe.feature_names)
+    slope = np.log(len(x)) if omega is None else omega
     out = {}
     for level in levels[:-1]:
         model = families.gaussian_gated(level.experts, sizes, responses=responses)

@@ -49,7 +49,8 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
 
     It looks at the log density ``lp`` and at each parameter, or at the quantities given. Passing takes: no divergence;
     rank-normalised split R-hat below 1.01; bulk and tail ESS of at least 100 for each chain; E-BFMI of at least
-    0.3 in every chain; finite draws; no constant chain. What is missing counts as failed.
+    0.3 in every chain; finite draws; no constant chain. What is missing counts as failed. Entries that are one number
+    in all draws of all chains are constants, such as the weight of a single expert, and left out; ``lp`` is not.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
     """
     stats = idata["sample_stats"].to_dataset() if "sample_stats" in idata.children else xr.Dataset()
     missing = [f"sample_stats lacks {name}" for name in NEEDED if name not in stats]
-    draws = idata["posterior"].to_dataset() if quantities is None else quantities
+    draws = _varying(idata["posterior"].to_dataset() if quantities is None else quantities)
     if "lp" in stats:
         draws = draws.assign(lp=stats["lp"])
     bad = _degenerate(draws)
@@ -96,6 +97,18 @@ _CONVERGENCE = (
 
 def _extreme(values: xr.Dataset, pick: object) -> float:
     return float(pick([pick(values[name].values) for name in values.data_vars]))
+
+
+def _varying(draws: xr.Dataset) -> xr.Dataset:
+    """Keep the entries that vary, in one axis for each quantity."""
+    out = {}
+    for name, values in draws.data_vars.items():
+        array = values.transpose("chain", "draw", ...).values
+        flat = array.reshape(*array.shape[:2], -1)
+        moves = (flat != flat[:1, :1]).any(axis=(0, 1))
+        if moves.any():
+            out[name] = (("chain", "draw", f"{name}_entry"), flat[..., moves])
+    return xr.Dataset(out, {"chain": np.arange(draws.sizes["chain"]), "draw": np.arange(draws.sizes["draw"])})
 
 
 def _degenerate(draws: xr.Dataset) -> list[str]:

@@ -227,6 +227,11 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
             raise ValueError("features is needed with this frozen expert: say how many columns x has.")
         return expert.features, expert.names
     count, names = _named(features, expert.features)
+    if None not in (names, expert.names) and names != expert.names:
+        raise ValueError(
+            f"features must be those that the frozen classifier was fitted on, {list(expert.names)}, in that order, "
+            f"got {list(names)}. Leave features out."
+        )
     return count, names or expert.names
 
 

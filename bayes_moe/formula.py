@@ -5,6 +5,7 @@ The formula language is that of ``formulaic``, an optional extra: ``pip install 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,24 @@ class Design:
         return {"x": self.x, "z": self.z, "u": self.u, "y": self.y}
 
     def again(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """The covariates x, z and u of other rows, encoded as these were."""
-        parts = [spec.get_model_matrix(frame) if spec else None for spec in self.specs]
+        """The covariates x, z and u of other rows, encoded as these were.
+
+        Raises
+        ------
+        ValueError
+            For a missing column or value, or a level of a factor that the formula's data do not have.
+        """
+        from formulaic.errors import DataMismatchWarning, FormulaicError  # noqa: PLC0415 - an optional extra
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", DataMismatchWarning)
+                parts = [spec.get_model_matrix(frame) if spec else None for spec in self.specs]
+        except DataMismatchWarning as error:
+            said = str(error).partition(". They are being")[0]
+            raise ValueError(f"frame must have levels of the formula's data alone: {said}. Drop those rows.") from error
+        except (FormulaicError, ValueError, NameError) as error:
+            raise ValueError(f"frame must have the columns of the formula, without missing values: {error}") from error
         z, x = (_covariates(part, len(frame))[0] for part in parts)
         return {"x": x, "z": z, "u": _column(frame, self.u_name)}
 
@@ -81,7 +98,7 @@ def design(formula: str, frame: pd.DataFrame, u: str) -> Design:
     ------
     ValueError
         For a formula without response, with several, with more than one bar or without intercept; an unknown column;
-        missing values.
+        missing values; an index that is no number.
     ImportError
         If formulaic is not installed.
 
@@ -127,4 +144,9 @@ def _covariates(part: pd.DataFrame | None, n: int) -> tuple[np.ndarray, tuple[st
 def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
     if name not in frame.columns:
         raise ValueError(f"u must name a column of the data frame, got {name!r}. They are {list(frame.columns)}.")
-    return frame[name].to_numpy(dtype=float)
+    try:
+        return frame[name].to_numpy(dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"u must name a column of real numbers, got {name!r} of dtype {frame[name].dtype}. Convert it to float."
+        ) from error

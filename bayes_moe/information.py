@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import parameters
-from bayes_moe.data import Covariates, check_real, check_weights, float64
+from bayes_moe.data import Covariates, check_finite, check_real, check_weights, float64
 from bayes_moe.experts import Activation, activation_function
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
@@ -175,7 +175,7 @@ def strong_identifiability(
     eta : array-like, shape (classes, parameters)
         Points at which to check, one for each class; no row should be zero.
     x : array-like, shape (n, d)
-        Covariates, n well above the number of functions.
+        Covariates, n well above the number of functions, p (2 + d + p) with p parameters.
     beta : array-like, shape (d,), optional
         Gate slopes in the factor exp(beta' x); ones / sqrt(d) by default.
     offset : bool
@@ -190,16 +190,25 @@ def strong_identifiability(
     Raises
     ------
     ValueError
-        For arguments that do not fit.
+        For arguments that do not fit or are not finite, and for too few rows of x.
     """
     points, rows = check_real("eta", eta), check_real("x", x)
     if points.ndim != 2 or rows.ndim != 2:
         raise ValueError(f"eta and x must be two-dimensional, got shapes {points.shape} and {rows.shape}.")
     slopes = np.full(rows.shape[1], rows.shape[1] ** -0.5) if beta is None else check_real("beta", beta)
-    h = _scalar_expert(expert, offset)
+    for name, values in (("eta", points), ("x", rows), ("beta", slopes)):
+        check_finite(name, values)
+    h, (n, d), p = _scalar_expert(expert, offset), rows.shape, points.shape[1]
+    if h is not expert and p != d + offset:
+        raise ValueError(f"eta must have {d + offset} columns, those of x{' and the offset' * offset}, got {p}.")
+    if n < (needed := p * (2 + d + p)):
+        raise ValueError(f"x must have at least {needed} rows, one for each function, got {n}. Draw many more.")
     first = jax.vmap(jax.vmap(jax.grad(h, 1), (0, None)), (None, 0))(jnp.asarray(rows), jnp.asarray(points))
     second = jax.vmap(jax.vmap(jax.hessian(h, 1), (0, None)), (None, 0))(jnp.asarray(rows), jnp.asarray(points))
-    gate = np.exp(rows @ slopes)
+    with np.errstate(over="ignore"):
+        gate = np.exp(rows @ slopes)
+    if not all(np.isfinite(values).all() for values in (first, second, gate)):
+        raise ValueError("expert must have finite derivatives, and exp(beta' x) be finite, at every eta and x.")
     second_order, first_order = [], []
     for own, (d1, d2) in enumerate(zip(np.asarray(first), np.asarray(second), strict=True)):
         times_x = _distinct(_products(d1, rows))

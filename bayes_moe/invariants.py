@@ -45,7 +45,7 @@ def invariants(moe: MoE, idata: xr.DataTree, x: object, y: object, truth: Params
     posterior = idata["posterior"].to_dataset()
     draws = {name: posterior[name].transpose("chain", "draw", ...).values for name in moe.fields}
     data = jax.tree.map(jnp.asarray, moe.observe(x, y))
-    target = None if truth is None else jax.tree.map(jnp.asarray, dict(truth))
+    target = None if truth is None else {name: jnp.asarray(value) for name, value in truth.items()}
     found = _of_draws(moe, jax.tree.map(jnp.asarray, draws), data, target)
     return xr.Dataset(
         {

@@ -20,6 +20,7 @@ from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
 NUMBERS = 2**24  # of the log likelihood held at once: 128 MiB
+LEAST = 25  # draws: ArviZ fits a Pareto tail to a fifth of them, and needs five
 BATCH = 50  # draws evaluated side by side
 
 
@@ -49,7 +50,7 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
     Raises
     ------
     ValueError
-        For bad data, or ``rows`` below one.
+        For bad data, fewer than 25 draws in all, or ``rows`` below one.
 
     References
     ----------
@@ -64,6 +65,10 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
     codes = np.asarray(moe.check_y(y, covariates.n))
     posterior = idata["posterior"].dataset
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
+    if chains * length < LEAST:
+        raise ValueError(
+            f"idata must have at least {LEAST} draws, all chains together, got {chains * length}. Raise num_samples."
+        )
     rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
     draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
     tables = []

@@ -33,10 +33,10 @@ def errors(params: Params, truth: Params) -> dict[str, Array]:
     dict of str to array
         One number each.
     """
-    _check_shapes(params, truth)
-    out = {name: _norm(jnp.asarray(params[name]) - truth[name]) for name in truth}
+    params, truth = _arrays(params, truth)
+    out = {name: _norm(params[name] - truth[name]) for name in truth}
     if "tau" in truth:
-        out["tau"] = jnp.sum(jnp.abs(jnp.exp(jnp.asarray(params["tau"])) - jnp.exp(jnp.asarray(truth["tau"]))))
+        out["tau"] = jnp.sum(jnp.abs(jnp.exp(params["tau"]) - jnp.exp(truth["tau"])))
     return out
 
 
@@ -53,13 +53,11 @@ def aligned(params: Params, truth: Params) -> Params:
     -------
     dict of str to array
     """
-    _check_shapes(params, truth)
-    count = jnp.shape(truth["tau"])[0]
-    orders = [jnp.array(order) for order in permutations(range(count))]
-    arrays = {name: jnp.asarray(params[name]) for name in truth}
-    distances = [sum(jnp.sum((a[order] - truth[name]) ** 2) for name, a in arrays.items()) for order in orders]
+    params, truth = _arrays(params, truth)
+    orders = [jnp.array(order) for order in permutations(range(len(truth["tau"])))]
+    distances = [sum(jnp.sum((a[order] - truth[name]) ** 2) for name, a in params.items()) for order in orders]
     best = jnp.stack(orders)[jnp.argmin(jnp.stack(distances))]
-    return {name: a[best] for name, a in arrays.items()}
+    return {name: a[best] for name, a in params.items()}
 
 
 @float64
@@ -91,7 +89,7 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
     Raises
     ------
     ValueError
-        For an unknown regime, or class vectors that do not match ``eta``.
+        For an unknown regime, several adapters, or class vectors that do not match ``eta``.
 
     References
     ----------
@@ -99,13 +97,18 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
     """
     if regime not in REGIMES:
         raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}.")
-    _check_shapes(params, truth)
-    ratio, ratio_true = jnp.exp(jnp.asarray(params["tau"]))[0], jnp.exp(jnp.asarray(truth["tau"]))[0]
-    slopes = sum(_norm(jnp.asarray(params[name]) - truth[name]) for name in ("beta", "eta") if name in truth)
+    params, truth = _arrays(params, truth)
+    if truth["tau"].shape != (1,):
+        raise ValueError(
+            f"truth: tau must have shape (1,), one adapter, got {truth['tau'].shape}. "
+            "With several use losses.errors(losses.aligned(params, truth), truth)."
+        )
+    ratio, ratio_true = jnp.exp(params["tau"])[0], jnp.exp(truth["tau"])[0]
+    slopes = sum(_norm(params[name] - truth[name]) for name in ("beta", "eta") if name in truth)
     if regime == "heterogeneous":
         return jnp.abs(ratio - ratio_true) + (ratio + ratio_true) * slopes
-    eta0 = _matching(frozen, *jnp.shape(truth["eta"])[-2:])
-    away, away_true = _norm(jnp.asarray(params["eta"]) - eta0), _norm(jnp.asarray(truth["eta"]) - eta0)
+    eta0 = _matching(frozen, *truth["eta"].shape[-2:])
+    away, away_true = _norm(params["eta"] - eta0), _norm(truth["eta"] - eta0)
     return jnp.abs(ratio - ratio_true) * away * away_true + (ratio * away + ratio_true * away_true) * slopes
 
 
@@ -157,15 +160,19 @@ def _norm(difference: Array) -> Array:
     return jnp.sqrt(jnp.sum(difference**2))
 
 
-def _check_shapes(params: Params, truth: Params) -> None:
+def _arrays(params: Params, truth: Params) -> tuple[Params, Params]:
+    """Both as arrays, the truth's parameters alone, of the same shapes."""
     for name in truth:
         if name not in params:
             raise ValueError(f"params: {name} is missing.")
-        if jnp.shape(params[name]) != jnp.shape(truth[name]):
+    params, truth = ({name: jnp.asarray(values[name]) for name in truth} for values in (params, truth))
+    for name in truth:
+        if params[name].shape != truth[name].shape:
             raise ValueError(
-                f"params: {name} must have the truth's shape {jnp.shape(truth[name])}, got {jnp.shape(params[name])}. "
+                f"params: {name} must have the truth's shape {truth[name].shape}, got {params[name].shape}. "
                 "For many draws use jax.vmap(loss, (0, None))."
             )
+    return params, truth
 
 
 def _matching(frozen: Array, rows: int, features: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,56 @@ class Layout:
         return jnp.concatenate([jnp.ravel(sites[name]) for name, _ in self.shapes])
 
 
+@dataclass(frozen=True)
+class AsItIs:
+    """A model of somebody's own, told apart from what it was when a value that it reads from outside was another.
+
+    Compiled code is kept by the identity of the model, and holds such values.
+
+    Parameters
+    ----------
+    function : callable
+    digest : str
+        Of what it computes.
+    """
+
+    function: Model
+    digest: str
+
+    def __call__(self, *args: object, **named: object) -> object:
+        """Run the model."""
+        return self.function(*args, **named)
+
+    @classmethod
+    def of(cls, model: Model, args: tuple) -> AsItIs:
+        """Trace a model, abstractly, and keep a digest of every operation and constant."""
+
+        def everything(key: Array, args: tuple) -> tuple:
+            seeded = handlers.seed(model, key)
+            trace = handlers.trace(seeded).get_trace(*args)
+            values = {name: site["value"] for name, site in trace.items()}
+            free = {name: jnp.zeros(shape) for name, shape in _free_shapes(trace).items()}
+            return values, potential_energy(seeded, args, {}, free)
+
+        with TRACING:
+            program = jax.jit(everything).lower(jax.random.key(0), args)
+        text = f"{program.out_tree} {program.as_text()}"
+        return cls(model, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _free_shapes(trace: dict[str, dict]) -> dict[str, tuple[int, ...]]:
+    """Unconstrained shapes of the latent sites that are continuous."""
+    return {
+        name: tuple(biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"])))
+        for name, site in trace.items()
+        if _latent(site) and not site["fn"].is_discrete
+    }
+
+
+def _latent(site: dict) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
 def layout(model: Model, args: tuple) -> Layout:
     """Trace a model, abstractly, once for each shape of its arguments, and read off its latent sites."""
     leaves, structure = jax.tree.flatten(args)
@@ -71,12 +122,8 @@ def _layout(model: Model, structure: jax.tree_util.PyTreeDef, leaves: tuple[jax.
 
     def look(args: tuple) -> None:
         trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args)
-        for name, site in trace.items():
-            if site["type"] == "sample" and not site["is_observed"]:
-                if site["fn"].is_discrete:
-                    discrete.append(name)
-                    continue
-                shapes[name] = tuple(biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"])))
+        shapes.update(_free_shapes(trace))
+        discrete.extend(name for name, site in trace.items() if _latent(site) and site["fn"].is_discrete)
 
     with TRACING:
         jax.eval_shape(look, jax.tree.unflatten(structure, leaves))

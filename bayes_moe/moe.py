@@ -37,6 +37,7 @@ from bayes_moe import parameters
 from bayes_moe.data import (
     Covariates,
     Observations,
+    check_count,
     check_response,
     check_weights,
     check_x,
@@ -271,10 +272,11 @@ class MoE(Likelihood):
         Raises
         ------
         ValueError
-            If the gate does not model x.
+            If the gate does not model x, or ``n`` is no count.
         """
         if not self.gate.generative:
             raise ValueError("this model's gate says nothing about x: use simulate(rng_key, params, x).")
+        n = check_count("n", n)
         x_key, y_key = jax.random.split(as_key(rng_key))
         values = jax.tree.map(jnp.asarray, self.params(**params))
         x = np.asarray(self.gate.draw_x(x_key, values, n)).T

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from bayes_moe import datatree, gibbs, sampler
 from bayes_moe.compilation import memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
-from bayes_moe.modes import Layout
+from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
@@ -145,6 +145,7 @@ def sample(  # noqa: PLR0913 - one for each setting
     ----------
     moe : MoE or callable
         A model of this package, or a NumPyro model ``model(x, y=None)`` of your own with an observed site ``y``.
+        What it reads from outside itself may change between calls.
     x : array-like, shape (n, d)
         Passed on as it is to a model of your own (any pytree of arrays).
     y : array-like, shape (n,)
@@ -237,8 +238,14 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
         raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
     if prior is not None:
         raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
-    args = sampler.as_arrays((x, y))
-    return moe, args, moe, args
+    args = sampler.as_arrays((x, _array(y)))
+    own = AsItIs.of(moe, args)
+    return own, args, own, args
+
+
+def _array(y: object) -> object:
+    """Turn a list or a pandas Series into an array; other trees stay as they are."""
+    return np.asarray(y) if isinstance(y, list) or hasattr(y, "to_numpy") else y
 
 
 def _rounded(args: tuple) -> tuple:

@@ -118,6 +118,11 @@ def _default(name: str, defaults: Defaults) -> Distribution | Callable[[MoE], Di
 
 
 def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
+    if isinstance(prior, type):
+        raise ValueError(
+            f"prior: {name} must be a NumPyro distribution or a function of the model, got the class "
+            f"{prior.__name__}. Give its parameters, as in dist.Normal(0, 1)."
+        )
     if not isinstance(prior, Distribution) and callable(prior):
         prior = prior(moe)
     if not isinstance(prior, Distribution):

@@ -9,7 +9,7 @@ import xarray as xr
 from jax import Array
 from scipy.optimize import linear_sum_assignment
 
-from bayes_moe.data import Observations, float64
+from bayes_moe.data import Observations, check_count, float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
@@ -57,7 +57,7 @@ def relabel(
     Raises
     ------
     ValueError
-        For an unknown method, missing data, or a model whose experts are not exchangeable.
+        For an unknown method, missing or bad data, ``thin`` below one, or a model whose experts are not exchangeable.
 
     References
     ----------
@@ -69,6 +69,7 @@ def relabel(
         raise ValueError("relabel is for exchangeable experts; a frozen expert or a reference has its label already.")
     if method != "order" and (x is None or y is None):
         raise ValueError(f"x and y are needed for method {method!r}; 'order' does without.")
+    thin = check_count("thin", thin)
     posterior = idata["posterior"].to_dataset()
     shape = posterior.sizes["chain"], posterior.sizes["draw"]
     draws = {
@@ -77,7 +78,8 @@ def relabel(
     if method == "order":
         order = by_order(draws, by)
     else:
-        share = _responsibilities(moe, draws, np.asarray(x)[::thin], np.asarray(y)[::thin])
+        data = jax.tree.map(lambda a: jnp.asarray(a[..., ::thin]), moe.observe(x, y))
+        share = np.asarray(_shares(moe, jax.tree.map(jnp.asarray, draws), data))  # (draws, n, experts)
         lp = idata["sample_stats"]["lp"].transpose("chain", "draw").values.ravel()
         order = ecr(share.argmax(axis=2), share.shape[2], int(lp.argmax())) if method == "ecr" else stephens(share)
     return _with_group(idata, posterior, moe, order.reshape(*shape, -1))
@@ -211,12 +213,6 @@ def match(gain: np.ndarray) -> np.ndarray:
 
 def _overlap(target: np.ndarray, row: np.ndarray, experts: int) -> np.ndarray:
     return np.bincount(target * experts + row, minlength=experts**2).reshape(experts, experts)
-
-
-def _responsibilities(moe: MoE, draws: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Responsibilities at every draw, (draws, n, experts)."""
-    data = jax.tree.map(jnp.asarray, moe.observe(x, y))
-    return np.asarray(_shares(moe, jax.tree.map(jnp.asarray, draws), data))
 
 
 @jax.jit

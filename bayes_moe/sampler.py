@@ -87,11 +87,13 @@ class Draws(NamedTuple):
 
 def as_arrays(tree: object) -> object:
     """Turn every leaf into a JAX array of the precision in force: same shapes, same executable."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=None if _is_array(leaf) else float), tree)
 
+    def as_array(leaf: object) -> Array:
+        given = isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
+        double = given and leaf.dtype == np.float64  # JAX keeps it, made in double precision, where single is in force
+        return jnp.asarray(leaf, dtype=None if given and not double else float)
 
-def _is_array(leaf: object) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
+    return jax.tree.map(as_array, tree)
 
 
 @functools.lru_cache(maxsize=64)

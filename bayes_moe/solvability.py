@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 
 import numpy as np
 import sympy as sp
@@ -231,7 +232,14 @@ def counterexample(eps: float) -> tuple[Params, Params, float]:
         Parameters of ``gaussian_gated(3, 1)`` and ``gaussian_gated(1, 1)``.
     distance : float
         Total variation between the two densities of (x, y), half the integral of |p - p0|.
+
+    Raises
+    ------
+    ValueError
+        For an ``eps`` outside (0, 0.7).
     """
+    if not isinstance(eps, Real) or not 0 < eps < 0.7:
+        raise ValueError(f"eps must be a number in (0, 0.7), where all variances are positive, got {eps!r}.")
     w, q, v = (np.array([float(atom[k]) for atom in witness(3)]) for k in range(3))
     truth = {name: np.array(value) for name, value in TRUTH.items()}
     gamma, slope, noise = 1.0, 0.5, 1.0

@@ -196,10 +196,7 @@ class VaryingCoefficient:
             If an argument is of another shape, not finite or not real; if u is constant or leaves its range; if y is
             nothing that the experts can draw.
         """
-        columns = [check_covariates("x", x, self.gate_features), check_covariates("z", z, self.expert_features)]
-        n = len(columns[0])
-        if len(columns[1]) != n:
-            raise ValueError(f"z must have one row for each row of x: x has {n} rows, z has {len(columns[1])}.")
+        columns, n = self._columns(x, z)
         index = check_index(u, n)
         response, sizes = check_response(y, 1, n), check_size(size, n)
         self.response.check(response, sizes)
@@ -228,12 +225,19 @@ class VaryingCoefficient:
         ValueError
             For coefficients or covariates that do not fit.
         """
-        columns = [check_covariates("x", x, self.gate_features), check_covariates("z", z, self.expert_features)]
-        n = len(columns[0])
+        columns, n = self._columns(x, z)
         x, z = (np.vstack([np.ones(n), column.T]) for column in columns)
         blank, sizes = np.zeros(n), check_size(size, n)
         data = IndexedObservations(x, z, blank, blank, sizes, np.arange(n), np.array([0.0, 1.0]))
         return np.asarray(_draw(self, as_key(rng_key), self.last(params, n), data))
+
+    def _columns(self, x: object, z: object) -> tuple[list[np.ndarray], int]:
+        """Check both kinds of covariates, (n, p) and (n, q), and count their rows."""
+        columns = [check_covariates("x", x, self.gate_features), check_covariates("z", z, self.expert_features)]
+        n = len(columns[0])
+        if len(columns[1]) != n:
+            raise ValueError(f"z must have one row for each row of x: x has {n} rows, z has {len(columns[1])}.")
+        return columns, n
 
     def last(self, params: Params, n: int) -> Params:
         """Check coefficients with a row for each of n values of u (or one row), and move that axis last."""

@@ -147,7 +147,8 @@ def wasserstein(params: Params, truth: Params, *, order: float = 1.0) -> Array:
     Returns
     -------
     array
-        A scalar. Under ``vmap`` all draws are solved in one sparse programme; it has no derivatives.
+        A scalar, NaN for draws that are not finite. Under ``vmap`` all others are solved in one sparse programme; it
+        has no derivatives.
 
     References
     ----------
@@ -167,18 +168,21 @@ def _transport(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     """Least costs of moving ``rows`` to ``columns``, for any leading axes, in one block-diagonal programme."""
     cost, rows, columns = np.asarray(cost), np.asarray(rows), np.asarray(columns)
     batch, (m, k) = cost.shape[:-2], cost.shape[-2:]
-    count = int(np.prod(batch))
     block = sparse.vstack([sparse.kron(sparse.eye(m), np.ones((1, k))), sparse.kron(np.ones((1, m)), sparse.eye(k))])
     block = block.tocsr()[:-1]  # the last column sum follows from the others
-    margins = np.concatenate([rows / rows.sum(-1, keepdims=True), columns / columns.sum(-1, keepdims=True)], axis=-1)
-    margins = margins.reshape(count, m + k)[:, :-1]
-    flat = cost.reshape(count, m * k)
-    size = np.maximum(flat.max(axis=1, keepdims=True), 1e-300)  # costs of order one, whatever their units
-    equations = sparse.kron(sparse.eye(count), block, format="csr")
-    solution = optimize.linprog((flat / size).ravel(), A_eq=equations, b_eq=margins.ravel(), method="highs")
-    if solution.status != 0:
-        return np.full(batch, np.nan)
-    return (solution.x.reshape(flat.shape) * flat).sum(axis=1).reshape(batch)
+    with np.errstate(invalid="ignore"):
+        sides = [side / side.sum(-1, keepdims=True) for side in (rows, columns)]
+    margins = np.concatenate(sides, axis=-1).reshape(-1, m + k)[:, :-1]
+    flat = cost.reshape(-1, m * k)
+    finite = np.isfinite(flat).all(axis=1) & np.isfinite(margins).all(axis=1)
+    total, flat, margins = np.full(len(flat), np.nan), flat[finite], margins[finite]
+    if len(flat):
+        size = np.maximum(flat.max(axis=1, keepdims=True), 1e-300)  # costs of order one, whatever their units
+        equations = sparse.kron(sparse.eye(len(flat)), block, format="csr")
+        solution = optimize.linprog((flat / size).ravel(), A_eq=equations, b_eq=margins.ravel(), method="highs")
+        if solution.status == 0:
+            total[finite] = (solution.x.reshape(flat.shape) * flat).sum(axis=1)
+    return total.reshape(batch)
 
 
 def _names(truth: Params) -> list[str]:

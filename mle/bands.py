@@ -23,6 +23,7 @@ from mle.curves import CurveFit
 from mle.kernels import KERNELS, Kernel
 from mle.sandwich import standard_errors
 
+CONSTANTS = ("rice", "fan-zhang", "package")
 PILOT = 50  # replicates that tell how much too small dispersions come out
 PILOT_STREAM = 2**32 - 1  # of the key, beyond those of the replicates
 
@@ -44,7 +45,7 @@ def asymptotic(
     level : float
     simultaneous : bool
     constant : "rice", "fan-zhang" or "package"
-        The simultaneous c: see :func:`critical_value`.
+        The simultaneous c: see :func:`critical_value`. Pointwise bands have no use for it.
     sandwich : "joint" or "local", optional
         Of the label-consistent EM's equations at all u together, or of each u's local log likelihood, as in the paper;
         by default that of the fit's engine.
@@ -90,9 +91,11 @@ def from_errors(
             f"fit must have no constant coefficients for asymptotic bands, got {', '.join(fit.model.constant)}. "
             "Use bands.bootstrap."
         )
-    one = stats.norm.ppf((1 + level) / 2)
-    c = np.full(fit.model.size, critical_value(level, fit.h, constant, fit.kernel) if simultaneous else one)
-    return Bands(fit, level, simultaneous, f"asymptotic, {constant}", se, c, problems=_flat(fit, se))
+    _check_constant(constant)
+    c, method = stats.norm.ppf((1 + level) / 2), "asymptotic"
+    if simultaneous:
+        c, method = critical_value(level, fit.h, constant, fit.kernel), f"asymptotic, {constant}"
+    return Bands(fit, level, simultaneous, method, se, np.full(fit.model.size, c), problems=_flat(fit, se))
 
 
 @float64
@@ -262,16 +265,20 @@ def critical_value(level: float, h: float, constant: str = "rice", kernel: Kerne
     Rice (1944); Fan and Zhang (2000), "Simultaneous confidence bands and hypothesis testing in varying-coefficient
     models".
     """
+    _check_constant(constant)
     if constant == "rice":
         rate = np.sqrt(kernel.slope_square) / (np.pi * h)
         return float(optimize.brentq(lambda c: _rice(c, rate) - level, 1e-6, 20.0))
     logs = {"fan-zhang": np.log(kernel.slope_square / (4 * np.pi)), "package": np.log(1 / (2 * np.pi))}
-    if constant not in logs:
-        raise ValueError(f"constant must be one of rice, {', '.join(logs)}, got {constant!r}.")
     if h >= 1:
         raise ValueError(f"h must be below 1 for constant={constant!r}, got {h:g}. Use constant='rice'.")
     b = np.sqrt(-2 * np.log(h))
     return float(b + (logs[constant] + np.log(2) - np.log(-np.log(level))) / b)
+
+
+def _check_constant(constant: object) -> None:
+    if constant not in CONSTANTS:
+        raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, got {constant!r}.")
 
 
 def _rice(c: float, rate: float) -> float:

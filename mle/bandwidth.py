@@ -83,10 +83,11 @@ def select(
     random_state : int or Generator
         Draws folds and starts.
     candidates : sequence of float, optional
-        Bandwidths as shares of the range of u; by default 8 from 1.2 times the smallest workable one to 0.6.
+        Bandwidths as shares of the range of u; by default 8 from 1.2 times the smallest workable one, or more where
+        ``undersmooth`` is below 0.85, to 0.6.
     folds : int
     undersmooth : float
-        In (0, 1].
+        In (0, 1]; times the least candidate it must leave a workable bandwidth.
 
     Returns
     -------
@@ -109,7 +110,7 @@ def select(
     rng = curve_starts.check_random(n_init, random_state)
     _check_settings(folds, undersmooth, data.n)
     settings = {"grid": grid, "kernel": kernel, "engine": engine, "max_iter": max_iter, "tol": tol, "whole": True}
-    widths = _candidates(model, data, candidates, settings)
+    widths = _candidates(model, data, candidates, undersmooth, settings)
     plans = [curve_plan.make_plan(model, data, h, **settings) for h in widths]
     start, _ = kernel_em.first_guess(plans[-1], data, n_init, rng)
     fold = rng.permutation(np.arange(data.n) % folds)
@@ -123,9 +124,7 @@ def select(
         )
     with np.errstate(invalid="ignore"):
         errors = np.nan_to_num((each - each[best]).std(axis=1), nan=np.inf) / np.sqrt(data.n)
-    h = undersmooth * widths[best]
-    curve_plan.make_plan(model, data, h, **settings)  # refuses what is too small to fit
-    return Selection(float(h), float(widths[best]), widths, scores, errors)
+    return Selection(float(undersmooth * widths[best]), float(widths[best]), widths, scores, errors)
 
 
 def held_out(plan: Plan, data: IndexedObservations, theta: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -156,13 +155,24 @@ def _check_settings(folds: object, undersmooth: object, n: int) -> None:
 
 
 def _candidates(
-    model: VaryingCoefficient, data: IndexedObservations, given: Sequence[float] | None, settings: dict
+    model: VaryingCoefficient,
+    data: IndexedObservations,
+    given: Sequence[float] | None,
+    undersmooth: float,
+    settings: dict,
 ) -> np.ndarray:
+    points, kernel = make_grid(data, settings["grid"]), kernel_named(settings["kernel"])
+    smallest, *_ = windows.smallest_bandwidth(model, data, points, kernel)
     if given is None:
-        points, kernel = make_grid(data, settings["grid"]), kernel_named(settings["kernel"])
-        smallest, *_ = windows.smallest_bandwidth(model, data, points, kernel)
-        return np.geomspace(1.2 * smallest, max(WIDEST, 1.5 * smallest), CANDIDATES)
+        least = max(1.2, 1.02 / undersmooth) * smallest
+        return np.geomspace(least, max(WIDEST, 1.25 * least), CANDIDATES)
     widths = check_real("candidates", given)
     if widths.ndim != 1 or len(widths) == 0:
         raise ValueError(f"candidates must be a list of bandwidths, got {given!r}.")
+    if not undersmooth * widths.min() > smallest:
+        raise ValueError(
+            f"candidates must stay above {smallest:.3g}, the smallest workable bandwidth, when multiplied by "
+            f"undersmooth = {undersmooth:g}, got {widths.min():g}. Use {1.001 * smallest / undersmooth:.3g} or more, "
+            "or raise undersmooth."
+        )
     return np.sort(widths)

@@ -70,7 +70,7 @@ def certify(objective: Objective, starts: tuple[Start, ...], observed: np.ndarra
         bounded = np.isfinite(np.where(free > 0, objective.bounds[:, 1], objective.bounds[:, 0]))
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
     pressed = floored | (held & (gradient == 0))  # a bound holds them back; others may leave it
-    large = (_sizes(objective, free * scale) > LARGE) & ~bounded & score
+    large = (_sizes(objective, free) > LARGE) & ~bounded & score
     return Certificate(
         _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
         np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
@@ -92,19 +92,32 @@ def _floored(objective: Objective, free: np.ndarray) -> np.ndarray:
     return out
 
 
-def _sizes(objective: Objective, scaled: np.ndarray) -> np.ndarray:
-    """Sizes of the coordinates, without what collinear covariates let drift: the part outside the row space of x."""
-    x = np.asarray(objective.data.x)
+def _sizes(objective: Objective, free: np.ndarray) -> np.ndarray:
+    """Sizes of the coordinates of scores: of a slope times its covariate, of the gate's intercept at the mean of x.
+
+    What collinear covariates let drift, the part outside their row space, does not count; neither does the place of
+    zero on a covariate's scale, where an intercept makes up for it.
+    """
+    x, fields, where = np.asarray(objective.data.x), objective.moe.fields, parameters.blocks(objective.moe.fields)
+    sizes, centre = np.abs(free), x.mean(axis=1)
+    for name, field in fields.items():
+        if not field.score or field.dims[-1:] != ("feature",):
+            continue
+        rows, about = free[where[name]].reshape(-1, len(x)), x
+        if name in objective.moe.gate.fields and "tau" in fields:
+            about = x - centre[:, None]
+            sizes[where["tau"]] = np.abs(free[where["tau"]] + rows @ centre)
+        sizes[where[name]] = np.abs(_seen(rows, about)).ravel()
+    return sizes
+
+
+def _seen(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Coefficients times the sizes of their covariates, without the part that no row of x sees."""
     rms = np.sqrt((x**2).mean(axis=1))
     unit = x / np.where(rms > 0, rms, 1.0)[:, None]
     values, vectors = np.linalg.eigh(unit @ unit.T)
     seen = vectors[:, values > 1e-12 * max(values[-1], 1e-300)]
-    sizes = np.abs(scaled)
-    for name, where in parameters.blocks(objective.moe.fields).items():
-        if objective.moe.fields[name].score and objective.moe.fields[name].dims[-1:] == ("feature",):
-            rows = scaled[where].reshape(-1, len(x))
-            sizes[where] = np.abs(rows @ seen @ seen.T).ravel()
-    return sizes
+    return rows * rms @ seen @ seen.T
 
 
 def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float:

@@ -11,6 +11,7 @@ from bayes_moe import parameters
 from bayes_moe.data import float64
 from bayes_moe.moe import MoE
 from mle.fit import Fit
+from mle.objective import Objective
 
 CRITERIA = ("aic", "bic", "icl")
 
@@ -39,11 +40,17 @@ def criteria(moe: MoE, fit: Fit, x: object, y: object, *, weights: object | None
     dict of str to float
         Also ``log_likelihood`` and ``parameters``, the count P.
 
+    Raises
+    ------
+    ValueError
+        If the data are not those of the fit.
+
     References
     ----------
     Akaike (1974); Schwarz (1978); Biernacki, Celeux and Govaert (2000) for ICL.
     """
     data = moe.observe(x, y, weights)
+    Objective(moe, data).check_fit(np.asarray(parameters.flatten(moe.fields, fit.params)), fit.log_likelihood)
     count, total = parameters.size(moe.fields), data.n if data.weights is None else float(data.weights.sum())
     r = moe.responsibilities(fit.params, np.asarray(data.x).T, y)
     entropy = -xlogy(r, r).sum(axis=1)

@@ -61,7 +61,7 @@ def fit(
         The compact parameter space of the theory, by parameter name.
     floors : mapping of str to float, optional
         Least values of variances (for a covariance matrix, of its eigenvalues), by parameter name, as in
-        ``{"nu": 1e-6}``. None by default; those that act are named in the fit's certificate.
+        ``{"nu": 1e-6}``. None by default; those that act are named in the fit's certificate. Not beside ``bounds``.
     max_iter : int
         EM steps for each start; of three steps, where accelerated.
     tol : float
@@ -95,6 +95,8 @@ def fit(
     >>> fit = em.fit(moe, x, y, n_init=8, random_state=0)
     >>> print(fit)
     """
+    if floors and bounds is not None:
+        raise ValueError("floors can't be combined with bounds: only closed-form M-steps know them. Give one of them.")
     objective = Objective(
         moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
     )

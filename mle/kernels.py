@@ -49,7 +49,7 @@ class Kernel:
 
     @cached_property
     def slope_square(self) -> float:
-        """Integral of K'^2 over that of K^2: minus twice the curvature at 0 of the smoothed noise's correlation."""
+        """Integral of K'^2 over that of K^2: minus the curvature at 0 of the smoothed noise's correlation."""
         t, k = self._table
         return float(trapezoid(np.gradient(k, t) ** 2, t)) / self.square
 

@@ -23,7 +23,7 @@ from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.windows import Windows
 
-RIDGE = 1e-10  # share of the diagonal added before a solve: it changes the step, never the optimum
+RIDGE = 2e-10  # share of the diagonal added before a solve: it changes the step, never the optimum
 
 
 class Local(NamedTuple):
@@ -132,11 +132,12 @@ def _by_row(model: VaryingCoefficient, local: Local, score: Array) -> Array:
 def newton_step(score: Array, information: Array, free: Array) -> tuple[Array, Array]:
     """Step information^-1 score in the free coordinates, and the gain that it predicts; NaN if indefinite."""
     diagonal = jnp.abs(jnp.diagonal(information))
-    ridge = RIDGE * (diagonal + jnp.mean(diagonal))
-    held = jnp.where(free[:, None] & free, information, 0.0) + jnp.diag(jnp.where(free, ridge, 1.0))
-    score = jnp.where(free, score, 0.0)
+    unit = jnp.sqrt(jnp.where(free & (diagonal > 0), diagonal, 1.0))  # coordinates have units of their own
+    held = jnp.where(free[:, None] & free, information, 0.0) / jnp.outer(unit, unit)
+    held = held + jnp.diag(jnp.where(free, RIDGE, 1.0))
+    score = jnp.where(free, score, 0.0) / unit
     step = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(held, lower=True), score)
-    return step, jnp.sum(step * score)
+    return step / unit, jnp.sum(step * score)
 
 
 def _basis(model: VaryingCoefficient, local: Local) -> tuple[list[Array], np.ndarray]:

@@ -17,6 +17,7 @@ from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
 from mle.objective import Bounds, Objective, box, maximise
+from mle.starts import coordinate_scale
 
 THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one
@@ -95,21 +96,21 @@ def fit(
 
 def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float) -> Start:
     """Maximise from one start."""
+    scaled = _Scaled(objective)
     history = [objective.value_and_grad(free)[0]]
-    result = _inside(objective, free, max_iter, tol, history)
+    result = _inside(scaled, free * scaled.units, max_iter, tol, history)
     if result is None:
-        free = np.clip(free, *objective.bounds.T)
         result = maximise(
-            objective.value_and_grad,
-            free,
+            scaled.value_and_grad,
+            np.clip(free * scaled.units, *scaled.bounds.T),
             objective.total,
-            bounds=objective.bounds,
+            bounds=scaled.bounds,
             max_iter=max_iter,
             gtol=tol,
             callback=lambda _, value: history.append(value),
         )
     return Start(
-        result.x,
+        result.x / scaled.units,
         float(result.fun),
         bool(result.success),
         int(result.nit),
@@ -118,11 +119,27 @@ def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float) -> 
     )
 
 
+class _Scaled:
+    """An objective in units in which covariates are of size one; powers of two, so that bounds stay where they are."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.total = objective, objective.total
+        self.units = 2.0 ** np.round(np.log2(coordinate_scale(objective.moe, np.asarray(objective.data.x))))
+        self.bounds = None if objective.bounds is None else objective.bounds * self.units[:, None]
+
+    def value_and_grad(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = self.objective.value_and_grad(point / self.units)
+        return value, grad / self.units
+
+    def hessian(self, point: np.ndarray) -> np.ndarray:
+        return self.objective.hessian(point / self.units) / np.outer(self.units, self.units)
+
+
 def _inside(
-    objective: Objective, free: np.ndarray, max_iter: int, tol: float, history: list[float]
+    scaled: _Scaled, point: np.ndarray, max_iter: int, tol: float, history: list[float]
 ) -> optimize.OptimizeResult | None:
     """Climb by the trust region; None where bounds matter: a step leaves them, or a direction is flat up to them."""
-    low, high = (-np.inf, np.inf) if objective.bounds is None else objective.bounds.T
+    low, high = (-np.inf, np.inf) if scaled.bounds is None else scaled.bounds.T
     left = False
 
     def look(point: np.ndarray, value: float) -> None:
@@ -133,15 +150,15 @@ def _inside(
         history.append(value)
 
     result = maximise(
-        objective.value_and_grad,
-        free,
-        objective.total,
-        hessian=objective.hessian,
+        scaled.value_and_grad,
+        point,
+        scaled.total,
+        hessian=scaled.hessian,
         max_iter=max_iter,
         gtol=tol,
         callback=look,
     )
-    return None if left or (objective.bounds is not None and _flat(result.hess)) else result
+    return None if left or (scaled.bounds is not None and _flat(result.hess)) else result
 
 
 def _flat(hessian: np.ndarray) -> bool:

@@ -27,6 +27,7 @@ from bayes_moe.moe import MoE
 Bounds = Mapping[str, tuple[float, float]]
 
 SHARDED = 10_000  # observations from which several devices share the work
+SAME = 1e-6  # relative difference of two log likelihoods of the same data
 
 
 def _log_likelihood(free: Array, moe: MoE, data: Observations) -> Array:
@@ -117,6 +118,20 @@ class Objective:
     def call(self, function: Callable, free: np.ndarray, *more: Array) -> object:
         """Run ``function(free, moe, data, *more)``, compiled once for each shape."""
         return jitted(function)(free, self.moe, self.data, *more)
+
+    def check_fit(self, free: np.ndarray, log_likelihood: float) -> None:
+        """Check that these are the data at which a fit has its log likelihood.
+
+        Raises
+        ------
+        ValueError
+        """
+        here = self.value(free)
+        if not abs(here - log_likelihood) <= SAME * max(1.0, abs(log_likelihood)):
+            raise ValueError(
+                f"x, y and weights must be those of the fit: its log likelihood is {log_likelihood:.6g}, of these data "
+                f"it is {here:.6g}."
+            )
 
 
 def _add(left: object, right: object) -> object:

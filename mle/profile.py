@@ -23,7 +23,14 @@ REACH = 50.0  # standard errors from the estimate at which the search for an end
 
 @float64
 def intervals(
-    moe: MoE, fit: Fit, x: object, y: object, *, names: list[str] | None = None, level: float = 0.95
+    moe: MoE,
+    fit: Fit,
+    x: object,
+    y: object,
+    *,
+    names: list[str] | None = None,
+    level: float = 0.95,
+    weights: object | None = None,
 ) -> dict[str, np.ndarray]:
     """Profile-likelihood intervals of the coordinates of parameters.
 
@@ -41,6 +48,8 @@ def intervals(
         Parameters, which must live on the whole real line; by default all that do.
     level : float
         Nominal coverage of each interval.
+    weights : array-like, optional
+        As in the fit.
 
     Returns
     -------
@@ -51,7 +60,7 @@ def intervals(
     Raises
     ------
     ValueError
-        For a fit that is no interior maximum, a name that does not fit, or a level outside (0, 1).
+        For a fit that is no interior maximum or of other data, a name that does not fit, or a level outside (0, 1).
 
     References
     ----------
@@ -65,8 +74,9 @@ def intervals(
     wrong = [name for name in names or [] if name not in real]
     if wrong:
         raise ValueError(f"names must be among {', '.join(real)}, which live on the real line, got {', '.join(wrong)}.")
-    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y)))
+    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)))
     centre = np.asarray(parameters.flatten(moe.fields, fit.params))
+    objective.check_fit(centre, fit.log_likelihood)
     curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood, float(stats.chi2.ppf(level, 1) / 2))
     where, out = parameters.blocks(moe.fields), {}
     for name in names or real:

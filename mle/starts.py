@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -48,7 +48,12 @@ def draw(
     """
     moe = objective.moe
     if init is not None and not isinstance(init, str):
-        given = [init] if isinstance(init, Mapping) else list(init)
+        given = [init] if isinstance(init, Mapping) else list(init) if isinstance(init, Iterable) else []
+        if not given or not all(isinstance(values, Mapping) for values in given):
+            raise ValueError(
+                f"init must be a mapping from parameter name to value, or one or more such, got {init!r:.80}. "
+                "Of a fit pass fit.params; for random starts leave init out."
+            )
         starts = np.array([parameters.flatten(moe.fields, moe.params(**values)) for values in given])
     else:
         check_count("n_init", n_init)

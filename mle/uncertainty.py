@@ -55,6 +55,11 @@ def standard_errors(moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "ob
     -------
     StandardErrors
 
+    Raises
+    ------
+    ValueError
+        If the data are not those of the fit.
+
     References
     ----------
     Huber (1967); White (1982) for the sandwich.
@@ -63,6 +68,7 @@ def standard_errors(moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "ob
     objective = Objective(moe, moe.observe(x, y, weights))
     if fit.certificate.status != "maximum":
         return StandardErrors(None, None, fit.certificate.status)
+    objective.check_fit(free, fit.log_likelihood)
     return at(objective, free, kind)
 
 

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bayes_moe import contaminated
 from bayes_moe.experts import Frozen
+from mle import newton
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 3.0]])
 Y = np.array([0, 1, 2, 1])
@@ -140,6 +141,12 @@ BAD_MODEL = [
     ("too many features", lambda: model(features=3), "features", "2"),
     ("other number of names", lambda: model(features=["a", "b", "c"]), "features", "2"),
     ("a fractional count", lambda: model(features=2.0), "features", "2.0"),
+    (
+        "names in another order",
+        lambda: model(frozen=named_classifier(), features=["b", "a"]),
+        "features",
+        r"\['a', 'b'\]",
+    ),
     ("duplicate names", lambda: model(features=["a", "a"]), "features", "distinct"),
     ("a string as names", lambda: model(features="ab"), "features", "string"),
 ]
@@ -163,6 +170,11 @@ TABLES = {"x": BAD_X, "y": BAD_Y, "weights": BAD_WEIGHTS, "model": BAD_MODEL, "p
 BAD = [pytest.param(*row[1:], id=f"{table}: {row[0]}") for table, rows in TABLES.items() for row in rows]
 
 
+def named_classifier():
+    """Return a classifier fitted on the columns a and b."""
+    return LogisticRegression().fit(frame(columns=["a", "b"]), Y)
+
+
 def table_model(table):
     """Return a model whose frozen expert is a table."""
     return model(frozen=Frozen.table(table), features=2)
@@ -173,6 +185,12 @@ def test_bad_input_is_refused_by_name(call, argument, hint):
     with pytest.raises(ValueError, match=rf"(?<!\w){argument}(?!\w)") as caught:
         call()
     assert re.search(hint, str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize("init", [[], [VALUES, 1.0], 3.0])
+def test_starts_that_are_no_parameter_values_are_refused(init):
+    with pytest.raises(ValueError, match=r"^init must be a mapping.*fit\.params"):
+        newton.fit(model(), X, Y, init=init)
 
 
 GIVEN = model().params(**VALUES)
@@ -309,7 +327,7 @@ def test_a_count_of_features_may_be_a_numpy_integer():
 @pytest.mark.filterwarnings("error")
 def test_a_classifier_with_named_features_takes_an_array_without_a_warning():
     named = pd.DataFrame(X, columns=["a", "b"])
-    moe = model(frozen=LogisticRegression().fit(named, Y))
+    moe = model(frozen=named_classifier())
     expected = moe.log_density(GIVEN, named, Y)
     np.testing.assert_array_equal(moe.log_density(GIVEN, X, Y), expected)
 

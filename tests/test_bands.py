@@ -124,6 +124,11 @@ def test_bands_widen_with_level_and_for_whole_curves():
     assert (np.diff(widths) > 0).all()
 
 
+def test_pointwise_bands_name_no_constant():
+    found = [bands.asymptotic(regression_fit(), simultaneous=simultaneous).method for simultaneous in (True, False)]
+    assert found == ["asymptotic, rice", "asymptotic"]
+
+
 # Bootstrap -----------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +212,11 @@ def hybrid_fit():
 BAD = {
     "level above one": (lambda: bands.asymptotic(regression_fit(), level=95.0), "level", "between 0 and 1"),
     "an unknown constant": (lambda: bands.asymptotic(regression_fit(), constant="bonferroni"), "constant", "rice"),
+    "an unknown constant, of no use": (
+        lambda: bands.asymptotic(regression_fit(), simultaneous=False, constant="ricee"),
+        "constant",
+        "rice",
+    ),
     "h too large for it": (lambda: bands.critical_value(0.9, 1.5, "fan-zhang"), "h", "rice"),
     "constants": (lambda: bands.asymptotic(hybrid_fit()), "fit", "bands.bootstrap"),
     "no random_state": (lambda: bands.bootstrap(regression_fit(), random_state=None), "random_state", "None"),

@@ -50,7 +50,12 @@ def chosen(**options):
 BAD = {
     "one fold": (lambda: chosen(folds=1), "folds", "from 2"),
     "too much undersmoothing": (lambda: chosen(undersmooth=0.0), "undersmooth", r"\(0, 1\]"),
-    "candidates too small": (lambda: chosen(candidates=[0.01]), "h", "smallest workable"),
+    "candidates too small": (lambda: chosen(candidates=[0.01]), "candidates", "smallest workable"),
+    "too small when undersmoothed": (
+        lambda: chosen(candidates=[0.7, 0.9], undersmooth=0.1),
+        "candidates",
+        "undersmooth = 0.1",
+    ),
     "no candidates": (lambda: chosen(candidates=[]), "candidates", "list"),
     "no random_state": (lambda: chosen(random_state=None), "random_state", "None"),
 }

@@ -280,15 +280,22 @@ def attempt(**changes):
     return curves.sample(model, x, z, u, y, rng_key=0, **changes)
 
 
+def one_draw():
+    return xr.DataTree.from_dict({"relabelled": mixture()[1]["relabelled"].dataset.isel(chain=[0], draw=[0])})
+
+
 BAD = {
     "an unknown prior": (lambda: attempt(prior={"alpha_width": dist.Normal()}), "prior", "alpha_amplitude"),
     "a prior of negative amplitudes": (lambda: attempt(prior={"beta_amplitude": dist.Normal()}), "prior", "Positive"),
     "another basis's prior": (lambda: attempt(prior={"beta_trend": dist.Normal()}), "prior", "beta_lengthscale"),
     "no starts": (lambda: attempt(n_init=0), "n_init", "at least 1"),
     "no basis": (lambda: attempt(basis="wavelets"), "basis", "hilbert"),
+    "a precision": (lambda: attempt(dtype="float32"), "dtype", "left out"),
+    "starts": (lambda: attempt(init="mode"), "init", "n_init"),
     "no grid": (lambda: attempt(grid=1), "grid", "2 points"),
     "no draws": (lambda: attempt(num_samples=0), "num_samples", "at least 1"),
     "a level above one": (lambda: credible.bands(*mixture()[:2], level=95.0), "level", "between 0 and 1"),
+    "a single draw": (lambda: credible.bands(mixture()[0], one_draw()), "tree", "2 draws"),
     "u beyond the range": (lambda: curve_draws.at(*mixture()[:2], [4.1]), "u", "extrapolated"),
     "u that is no number": (lambda: curve_draws.at(*mixture()[:2], [2.5, np.nan]), "u", "finite"),
 }

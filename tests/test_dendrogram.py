@@ -2,6 +2,7 @@
 
 import numpy as np
 import oracle
+import pandas as pd
 import pytest
 
 from bayes_moe import dendrogram, gaussian_gated
@@ -56,6 +57,12 @@ def test_a_split_atom_is_merged_first_and_three_are_chosen():
     criterion = dendrogram.choose(gaussian_gated(4, 1), levels, x, y)
     assert min(criterion, key=criterion.get) == 3
     assert set(criterion) == {2, 3, 4}
+
+
+def test_columns_of_another_name_are_refused():
+    moe = gaussian_gated(3, ["u"])
+    with pytest.raises(ValueError, match="x must have the columns"):
+        dendrogram.choose(moe, dendrogram.dendrogram(moe, TRUTH), pd.DataFrame({"v": np.arange(4.0)}), np.zeros(4))
 
 
 def test_other_models_are_refused():

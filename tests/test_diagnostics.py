@@ -108,6 +108,24 @@ def test_sound_draws_pass():
     assert 1.5 < found.min_ebfmi < 2.5
 
 
+def everywhere(name, value):
+    """One entry is the same number in all draws of all chains."""
+    return put("posterior", name, np.s_[..., 0], value)
+
+
+def test_a_constant_of_the_model_is_left_out():
+    assert verdict(everywhere("eta", 1.0)).passed
+    assert verdict(everywhere("tau", 1.0)).passed  # its only entry
+
+
+def test_a_sampler_that_never_moves_fails():
+    def stuck(posterior, sample_stats):
+        for values in (*posterior.values(), sample_stats["lp"]):
+            values[...] = 1.0
+
+    assert_among(verdict(stuck), "^lp has a constant chain$")
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_fails_for_its_one_reason(fault):
     change, reason = FAULTS[fault]

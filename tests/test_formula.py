@@ -40,6 +40,17 @@ def test_other_rows_are_encoded_alike():
     np.testing.assert_allclose(again["x"], made.x[:5])
 
 
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [(FRAME[:5].assign(batch="q"), "levels.*'q'"), (FRAME[:5].drop(columns="z1"), "z1")],
+    ids=["level", "column"],
+)
+def test_other_rows_with_another_level_or_no_column_are_refused(rows, hint):
+    made = formula.design("y ~ z1 + batch | x1", FRAME, u="time")
+    with pytest.raises(ValueError, match=f"^frame must have.*{hint}"):
+        made.again(rows)
+
+
 def test_without_a_bar_the_gate_has_an_intercept_alone():
     made = formula.design("y ~ z1", FRAME, u="time")
     model = varying_coefficient("normal", 2, **made.sizes)
@@ -56,6 +67,7 @@ BAD = {
     "two bars": ("y ~ z1 | x1 | x1", "time", "formula", "one bar"),
     "no intercept": ("y ~ 0 + z1 | x1", "time", "formula", "intercepts"),
     "an unknown column": ("y ~ z9 | x1", "time", "formula", "z9"),
+    "an index of words": ("y ~ z1 | x1", "batch", "u", "'batch'"),
     "an unknown index": ("y ~ z1 | x1", "age", "u", "time"),
 }
 

@@ -139,6 +139,7 @@ BAD = [
     (lambda: MOE.params(**GOOD | {"nu": 0.0}), "nu must lie in"),
     (lambda: gaussian_gated(1, 2).params(**GOOD | {"pi": 1.0, "Gamma": [[1, 2], [2, 1]]}), "Gamma must lie in"),
     (lambda: MOE.class_probabilities(GOOD, X), "Use predict"),
+    (lambda: MOE.simulate_joint(0, GOOD, 1e2), "n must be an integer"),
     (lambda: gaussian_gated(2, ["u"]).observe(pd.DataFrame({"v": X[:, 0]}), Y), "x must have the columns"),
 ]
 

@@ -225,6 +225,12 @@ BAD = [
     ),
     (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, init="k-means", random_state=0), "init must be one of"),
     (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, random_state=0, floors={"c": 1.0}), "'c' is no variance"),
+    (
+        lambda: em.fit(
+            gaussian_gated(2, 1), Y40[:, None], Y40, random_state=0, floors={"nu": 1.0}, bounds={"a": (-5, 5)}
+        ),
+        "floors can't be combined with bounds",
+    ),
     (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, random_state=0, floors={"nu": 0.0}), "must be a positive"),
     (
         lambda: em.fit(contaminated(np.eye(2)), duplicated(), (Y40 > 0).astype(int), random_state=0, init="kmeans"),

@@ -57,6 +57,14 @@ def test_every_parameter_has_a_default_prior_of_its_shape(form, responses):
     assert {name: d.event_shape for name, d in resolved.items()} == {name: v.shape for name, v in params.items()}
 
 
+def test_single_precision_and_a_single_expert():
+    moe = gaussian_gated(1, 1)
+    x, y = moe.simulate_joint(0, moe.params(pi=[1.0], c=0.0, Gamma=1.0, a=1.0, b=0.0, nu=0.3), 50)
+    idata = nuts.sample(moe, x, y, rng_key=0, dtype="float32", progress_bar=False)
+    assert idata["posterior"]["c"].dtype == np.float32
+    assert diagnostics.check(idata).passed  # the weight of a single expert is a constant
+
+
 @pytest.mark.slow
 def test_draws_pass_the_gate_and_agree_with_the_mle():
     moe = gaussian_gated(2, 1)

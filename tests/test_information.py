@@ -295,6 +295,10 @@ BAD = {
     "unknown activation": (("tahn", [[1.0]], [[1.0]]), "Did you mean 'tanh'"),
     "eta not a table": (("tanh", [1.0], [[1.0]]), "two-dimensional"),
     "x not a table": (("tanh", [[1.0]], [1.0]), "two-dimensional"),
+    "an offset without a column": (("tanh", np.ones((1, 3)), draw_x(50)), "eta must have 2 columns"),
+    "few rows": (("tanh", [[1.0, 2.0]], draw_x(11)), "x must have at least 12 rows.*got 11"),
+    "NaN": (("tanh", [[1.0, np.nan]], draw_x(50)), "eta must be finite"),
+    "no derivative": ((lambda z: z**0.5, [[1.0, 2.0]], draw_x(50)), "expert must have finite derivatives"),
     "words": (("tanh", [["a"]], [[1.0]]), "real numbers"),
 }
 

@@ -65,6 +65,12 @@ def test_they_are_the_models_own_numbers():
     assert set(invariants.invariants(MOE, tree(posterior), X, Y)) == set(found) - {"voronoi"}
 
 
+def test_a_truth_may_be_of_lists():
+    lists = {name: value.tolist() for name, value in CENTRE.items()}
+    one, two = (invariants.invariants(MOE, tree(draws()), X, Y, truth) for truth in (lists, CENTRE))
+    np.testing.assert_array_equal(one["voronoi"], two["voronoi"])
+
+
 def check(posterior):
     idata = tree(posterior)
     return diagnostics.check(idata, invariants.invariants(MOE, idata, X, Y, CENTRE))

@@ -227,6 +227,19 @@ def test_a_component_keeps_the_number_that_it_is_fixed_by():
         assert np.median(fit.params["alpha"][:, 0, 1]) < 0.2  # the component whose slope is about -0.1
 
 
+@pytest.mark.parametrize("engine", curve_plan.ENGINES)
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_units_change_nothing_but_the_numbers(engine, unit):
+    model, (x, z, u, y) = draw_standin()
+    options = {"h": 0.3, "grid": 6, "engine": engine, "n_init": 2, "random_state": 0}
+    plain = kernel_em.fit(model, x, z, u, y, **options)
+    for values, scale in (((x, z, u, unit * y), unit), ((x, z / unit, u, y), np.array([1.0, unit]))):
+        fit = kernel_em.fit(model, *values, **options)
+        assert fit.status == plain.status == "converged"
+        np.testing.assert_allclose(fit.params["beta"], plain.params["beta"], atol=1e-3)
+        np.testing.assert_allclose(fit.params["alpha"], plain.params["alpha"] * scale, rtol=1e-3, atol=1e-3 * unit)
+
+
 # Constants -----------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import arviz_stats as azs
 import numpy as np
 import pytest
+import xarray as xr
 
 from bayes_moe import contaminated, nuts
 from bayes_moe.loo import loo
@@ -40,6 +41,14 @@ def test_arviz_compares_it(fitted):
     moe, x, y, idata = fitted
     table = azs.compare({"ours": loo(moe, idata, x, y, rows=50), "ArviZ": azs.loo(idata, pointwise=True)})
     assert table["elpd_diff"].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("draws", [1, 12])
+def test_few_draws_are_refused(fitted, draws):
+    moe, x, y, idata = fitted
+    few = xr.DataTree.from_dict({"posterior": idata["posterior"].dataset.isel(draw=slice(draws))})
+    with pytest.raises(ValueError, match=f"idata must have at least 25 draws.*got {2 * draws}"):
+        loo(moe, few, x, y)
 
 
 @pytest.mark.parametrize("rows", [0, -1, 2.5, True])

@@ -410,6 +410,19 @@ def test_losses_refuse_what_does_not_fit():
             loss(draws, frozen=model.eta0, regime=regime)
 
 
+def test_losses_take_lists():
+    model, truth, _, _ = draw_case(reference=None)
+    lists = {name: value.tolist() for name, value in build(model).params(**truth).items()}
+    assert all(float(error) == 0 for error in losses.errors(lists, lists).values())
+
+
+def test_the_contamination_loss_is_of_one_adapter():
+    model, truth, _, _ = draw_case(reference=None)
+    two = {name: np.concatenate([value, value]) for name, value in build(model).params(**truth).items()}
+    with pytest.raises(ValueError, match=r"truth: tau must have shape \(1,\).*\(2,\)"):
+        losses.contamination(two, two, frozen=model.eta0, regime="heterogeneous")
+
+
 @pytest.mark.parametrize("reference", ["last", None])
 def test_hellinger(reference):
     model, truth, x, _ = draw_case("linear", "tanh", reference)

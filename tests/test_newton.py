@@ -266,7 +266,7 @@ def test_a_linear_map_of_the_covariates_moves_slopes_by_its_inverse(activation, 
     assert mapped.log_density(there, mapped_x, y).sum() == pytest.approx(expected.log_likelihood, rel=SAME_VALUE)
     if activation == "relu":  # its likelihood has kinks, where paths part
         return
-    fit = newton.fit(mapped, mapped_x, y, init=map_slopes(truth, inverse), tol=1e-8 * np.abs(matrix).max())
+    fit = newton.fit(mapped, mapped_x, y, init=map_slopes(truth, inverse))
     assert fit.log_likelihood == pytest.approx(expected.log_likelihood, rel=SAME_VALUE)
     for name, value in map_slopes(fit.params, matrix).items():
         np.testing.assert_allclose(value, expected.params[name], atol=SAME_PLACE)
@@ -385,7 +385,7 @@ def fault(name):
 
 NO_MAXIMUM = ("complete separation", "quasi-separation", "one class only", "n = 1", "n < p")
 FLAT = ("duplicated column", "constant column", "column of zeros", "all zero", "small covariates")
-OTHERS = ("a class absent", "large covariates", "far from the origin")
+OTHERS = ("a class absent", "far from the origin")
 
 
 def assert_recorded(result):
@@ -411,6 +411,15 @@ def test_a_fault_ends_in_a_status(name, activation):
 def test_a_fault_ends_in_a_status_with_em(name):
     x, y = fault(name)
     assert_recorded(em.fit(build(frozen_activation="tanh"), x, y, n_init=2, random_state=0, max_iter=10))
+
+
+def test_large_covariates_are_small_ones_in_other_units():
+    x, y = fault("large covariates")
+    large = newton.fit(build("linear", frozen_activation="tanh"), x, y, n_init=3, random_state=0)
+    other = build("linear", 1e8 * ETA0, "tanh")
+    small = newton.fit(other, 1e-8 * x, y, n_init=3, random_state=0)
+    assert large.status == small.status == "maximum"
+    assert large.log_likelihood == pytest.approx(small.log_likelihood, rel=SAME_VALUE)
 
 
 @pytest.mark.parametrize("name", NO_MAXIMUM)
@@ -583,3 +592,26 @@ def test_a_device_without_memory_is_named(fit, monkeypatch):
     monkeypatch.setattr(objective, "jitted", lambda function: lambda *arguments: jnp.zeros(2**50))
     with pytest.raises(MemoryError, match="ran out of memory. Fit fewer observations"):
         fit(moe, x, y, n_init=1, random_state=0)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e3, 1e8])
+def test_units_of_the_covariates_change_nothing_but_the_numbers(unit):
+    moe, _, x, y = draw_data()
+    plain = newton.fit(moe, x, y, n_init=2, random_state=0)
+    fit = newton.fit(build(eta0=ETA0 / unit), unit * x, y, n_init=2, random_state=0)
+    assert plain.status == fit.status == "maximum"
+    assert fit.log_likelihood == pytest.approx(plain.log_likelihood, rel=SAME_VALUE)
+    for name in ("beta", "eta"):
+        np.testing.assert_allclose(unit * fit.params[name], plain.params[name], rtol=1e-4, atol=1e-4)
+
+
+def test_an_intercept_that_makes_up_for_an_offset_is_not_at_infinity():
+    v = np.random.default_rng(3).normal(size=(2000, 2))
+    frozen = Frozen.table(np.tile(np.log([0.95, 0.05]), (len(v), 1)))
+    moe = contaminated(frozen, features=2, activation="tanh")
+    truth = {"tau": 0.3, "beta": [0.5, 1.5], "eta": [[-1.0, 1.0]]}
+    y = moe.simulate(0, moe.params(**truth), v)
+    offset = {**truth, "tau": 0.3 - 1500.0, "eta": 0.0}
+    fit = newton.fit(moe, v + [0, 1000.0], y, init=moe.params(**offset))
+    assert "tau" not in fit.status
+    assert abs(fit.params["tau"][0]) > 100

@@ -11,6 +11,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import oracle
+import pandas as pd
 import pytest
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, log_likelihood
 from numpyro.infer.autoguide import AutoNormal
@@ -19,6 +20,7 @@ from scipy import stats
 from scipy.special import expit
 
 from bayes_moe import contaminated, diagnostics, nuts, sampler
+from bayes_moe.priors import resolve
 
 EXACT = 1e-10
 MAX_STANDARD_ERRORS = 4.0
@@ -490,3 +492,36 @@ def discrete_latent(x, y=None):
 def test_models_that_nuts_cannot_sample_are_refused(own, said):
     with pytest.raises(ValueError, match=said):
         nuts.sample(own, np.zeros(3), np.zeros(3), **RUN)
+
+
+CENTRE = 0.0
+
+
+def reads_from_outside(x, y=None):
+    """A model of somebody's own that reads a global."""
+    mu = numpyro.sample("mu", dist.Normal(CENTRE, 0.01))
+    with numpyro.plate("n", len(x)):
+        numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def test_a_model_of_your_own_is_what_it_is_now(monkeypatch):
+    settings = {"num_warmup": 50, "num_samples": 50, "num_chains": 2, "progress_bar": False}
+    for centre in (0.0, 5.0, 0.0):
+        monkeypatch.setitem(globals(), "CENTRE", centre)
+        idata = nuts.sample(reads_from_outside, np.zeros(5), [0.0] * 5, rng_key=0, **settings)
+        assert idata["posterior"]["mu"].mean() == pytest.approx(centre, abs=0.02)
+
+
+def test_a_model_of_your_own_takes_labels_as_a_series():
+    _, moe, x, y = problem("heterogeneous")
+    priors = resolve(moe)
+
+    def own(x, y=None):
+        params = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
+        with numpyro.plate("obs_id", x.n):
+            numpyro.sample("y", nuts.Mixture(moe, params, x), obs=y)
+
+    settings = {"num_warmup": 50, "num_samples": 50, "num_chains": 1, "progress_bar": False}
+    runs = [nuts.sample(own, moe.prepare(x), labels, rng_key=0, **settings) for labels in (y, list(y), pd.Series(y))]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run["posterior"]["beta"], runs[0]["posterior"]["beta"])

@@ -103,7 +103,8 @@ BAD = {
     "discrete": ("tau", dist.Poisson(1.0), "discrete Poisson"),
     "a number": ("tau", 2.0, "2.0"),
     "a SciPy distribution": ("tau", stats.norm(), "NumPyro distribution"),
-    "a class": ("tau", "normal", "'normal'"),
+    "a string": ("tau", "normal", "'normal'"),
+    "a class": ("tau", dist.Normal, "class Normal"),
     "a function that gives none": ("eta", lambda moe: 1.0, "1.0"),
     "improper": ("tau", dist.ImproperUniform(constraints.real, (), ()), "ImproperUniform"),
 }

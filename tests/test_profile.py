@@ -6,7 +6,7 @@ import pytest
 from scipy import optimize, stats
 
 from bayes_moe import contaminated, gaussian_gated
-from mle import em, newton, profile, uncertainty
+from mle import criteria, em, newton, profile, uncertainty
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}
@@ -97,3 +97,20 @@ def test_a_fit_that_is_no_maximum_is_refused(fitted):
     shut = newton.fit(moe, x, y, n_init=2, random_state=0, bounds={"tau": (3.0, 4.0)})
     with pytest.raises(ValueError, match="fit must be an interior maximum"):
         profile.intervals(moe, shut, x, y)
+
+
+def test_a_weighted_fit_is_profiled_with_its_weights(fitted):
+    moe, x, y, _ = fitted
+    fit = newton.fit(moe, x, y, n_init=4, random_state=0, weights=np.full(len(x), 2.0))
+    twice = np.concatenate([x, x]), np.concatenate([y, y])
+    ends = profile.intervals(moe, fit, x, y, names=["beta"], weights=np.full(len(x), 2.0))
+    np.testing.assert_allclose(ends["beta"], profile.intervals(moe, fit, *twice, names=["beta"])["beta"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("ask", [profile.intervals, uncertainty.standard_errors, criteria.criteria])
+def test_other_data_than_those_of_the_fit_are_refused(fitted, ask):
+    moe, x, y, fit = fitted
+    with pytest.raises(ValueError, match="x, y and weights must be those of the fit"):
+        ask(moe, fit, x, y, weights=np.full(len(x), 2.0))
+    with pytest.raises(ValueError, match="x, y and weights must be those of the fit"):
+        ask(moe, fit, x[:300], y[:300])

@@ -2,11 +2,12 @@
 
 import arviz_base
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from gaussian_cases import CENTRE, MOE
 
-from bayes_moe import contaminated, relabel
+from bayes_moe import contaminated, gaussian_gated, relabel
 
 CHAINS, DRAWS, N = 2, 40, 80
 X, Y = MOE.simulate_joint(0, CENTRE, N)
@@ -86,7 +87,14 @@ def test_the_posterior_of_the_number_of_experts_is_told_by_chain():
     assert (relabel.number_of_experts(tree, threshold=0.002).sel(experts=2) == [0.5, 0.0]).all()
 
 
+def renamed():
+    """Return what a model whose covariate has another name says."""
+    return relabel.relabel(gaussian_gated(3, ["u"]), shuffled_tree()[0], pd.DataFrame(X, columns=["v"]), Y)
+
+
 BAD = [
+    (renamed, "x must have the columns"),
+    (lambda: relabel.relabel(MOE, shuffled_tree()[0], X, Y, thin=0), "thin must be an integer"),
     (lambda: relabel.relabel(MOE, shuffled_tree()[0], method="sort"), "method must be one of"),
     (lambda: relabel.relabel(MOE, shuffled_tree()[0]), "x and y are needed"),
     (lambda: relabel.relabel(MOE, shuffled_tree()[0], method="order", by="tau"), "by must be a parameter"),

@@ -106,6 +106,12 @@ def test_the_total_variation_is_that_of_the_two_dimensional_densities():
     assert 0.5 * np.abs(p - p0).sum() * cell == pytest.approx(distance, rel=1e-3)
 
 
+@pytest.mark.parametrize("eps", [0.0, 0.7, 1.0, "0.5"])
+def test_a_distance_at_which_a_variance_may_be_negative_is_refused(eps):
+    with pytest.raises(ValueError, match="eps must be a number in"):
+        solvability.counterexample(eps)
+
+
 def test_two_or_three_atoms_only():
     with pytest.raises(ValueError, match="m must be 2 or 3"):
         solvability.witness(4)

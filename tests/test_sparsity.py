@@ -64,6 +64,12 @@ def test_it_takes_its_place_among_the_priors():
     assert found["beta_amplitude"] is not None
 
 
+def test_one_component_has_no_gate_to_make_sparse():
+    smooth = SmoothModel(varying_coefficient("normal", 1), HilbertGP(4))
+    with pytest.raises(ValueError, match="^prior: 'beta_mean' is about the gate"):
+        curves.priors_of(smooth, curves.sparse_gate())
+
+
 BAD = {
     "no concentration": (lambda: curves.sparse_gate(0.0), "^concentration must be a positive"),
     "an infinite one": (lambda: curves.sparse_gate(np.inf), "^concentration must be a positive"),

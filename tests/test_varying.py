@@ -144,6 +144,12 @@ def test_a_coefficient_that_is_not_there_is_refused(name):
         varying_coefficient("normal", 2, constant=[name])
 
 
+def test_rows_of_z_that_are_missing_are_named():
+    model, params, x, z, *_ = draw_case("normal")
+    with pytest.raises(ValueError, match="z must have one row for each row of x"):
+        model.simulate(0, params, x, z[:-1])
+
+
 def test_rows_are_sorted_by_u_and_scaled():
     model, _, x, z, u, y = draw_case("normal")
     data = model.observe(x, z, 10 + 5 * u, y)

@@ -134,6 +134,17 @@ def test_wasserstein_to_one_atom_is_a_mean_and_vmaps():
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_a_draw_that_is_not_finite_spoils_no_other():
+    rng = np.random.default_rng(0)
+    draws = [draw_measure(rng, 3, grid=False) for _ in range(4)]
+    stacked = {name: np.stack([draw[name] for draw in draws]) for name in draws[0]}
+    stacked["c"][1], stacked["pi"][2] = np.nan, np.nan
+    with jax.enable_x64(True):
+        found = jax.vmap(lambda p: voronoi.wasserstein(p, draws[0]))(stacked)
+    assert np.isnan(found).tolist() == [False, True, True, False]
+    assert found[3] == pytest.approx(float(voronoi.wasserstein(draws[3], draws[0])))
+
+
 ONE = draw_measure(np.random.default_rng(0), 3)
 BAD = [
     (lambda: voronoi.voronoi(ONE, ONE, kind="III"), "kind must be one of"),
