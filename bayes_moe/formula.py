@@ -1,6 +1,6 @@
 """Formulas for the varying-coefficient mixture: ``y ~ z1 + z2 | x1``, experts' covariates first, then the gate's.
 
-The formula language is that of ``formulaic``, an optional extra: ``pip install bayes-moe[formula]``.
+The formula language is that of ``formulaic``, an optional extra: ``pip install "bayes-moe[formula]"``.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _matrices(formula: str, frame: pd.DataFrame) -> object:
         from formulaic import model_matrix  # noqa: PLC0415 - an optional extra
         from formulaic.errors import FormulaicError  # noqa: PLC0415
     except ImportError as error:
-        raise ImportError("formulas need formulaic: pip install bayes-moe[formula].") from error
+        raise ImportError('formulas need formulaic: pip install "bayes-moe[formula]".') from error
     try:
         return model_matrix(formula, frame, na_action="raise", output="pandas")
     except (FormulaicError, ValueError, NameError) as error:

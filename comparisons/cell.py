@@ -5,10 +5,13 @@ from __future__ import annotations
 import faulthandler
 import functools
 import importlib.metadata
+import json
+import math
 import os
 import platform
 import resource
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study
 
 PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
+MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the units in which the system counts memory
 
 
 class Outcome(NamedTuple):
@@ -62,7 +66,7 @@ def run(source: Study | Recipe, cell: Cell, *, timeout: float | None = None, kee
     began = time.perf_counter()
     try:
         payload, draws = _fit(study, cell)
-    except Exception as error:  # any fault of one cell is recorded and must not stop the others
+    except (Exception, SystemExit) as error:  # any fault of one cell is recorded and must not stop the others
         payload, draws = failure("error", f"{type(error).__name__}: {error}"), None
     finally:
         if timeout is not None:
@@ -84,9 +88,26 @@ def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndar
     regime = study.regime(cell.regime)
     problem = estimators.Problem(regime.moe, x, y, truth)
     estimate = study.estimators[cell.estimator](problem, study.fit_key(cell), study.settings[cell.estimator])
-    measured = measure(regime, estimate.draws, truth) | covered(estimate.intervals, truth)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what is not finite is an error, which a warning would only repeat
+        measured = measure(regime, estimate.draws, truth)
+    if lost := [name for name, value in measured.items() if not math.isfinite(value)]:
+        raise FloatingPointError(f"not finite: {', '.join(lost)}")
+    measured |= covered(estimate.intervals, truth)
     measured |= {f"profile_{name}": value for name, value in covered(estimate.profile, truth).items()}
-    return {"status": estimate.status, "error": "", **estimate.info, **measured}, estimate.draws
+    return _plain({"status": estimate.status, "error": "", **estimate.info, **measured}), estimate.draws
+
+
+def _plain(payload: dict[str, object]) -> dict[str, object]:
+    """Payload in the types that JSON has, arrays and their scalars among them."""
+    return json.loads(json.dumps(payload, default=_listed))
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return value.tolist()
+    raise TypeError(f"an estimate's info must be plain numbers and texts, got {type(value).__name__}.")
 
 
 @float64
@@ -133,7 +154,7 @@ def provenance(seconds: float) -> dict[str, object]:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "process": os.getpid(),
         "threads": threading.active_count(),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MEBIBYTE,
     }
 
 

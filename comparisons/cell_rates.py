@@ -80,6 +80,7 @@ def cell_rates(rows: Rows, regime: Regime, estimator: str) -> list[CellRate]:
 
     The error is sum_(A_j) pi_i |D theta_i|, that of :func:`comparisons.gaussian_regimes.voronoi_losses`. All cells with
     so many atoms count alike, whichever true atom they belong to, but where theory tells those with c0_j = 0 apart.
+    Cells of one data set depend on each other: intervals resample data sets, each with all its cells.
 
     Parameters
     ----------
@@ -133,14 +134,15 @@ def _told_apart(parameter: str, atoms: int, found: list[bool]) -> list[bool | No
 
 
 def _rate(rows: Rows, regime: Regime, parameter: str, atoms: int, vanishing: bool | None) -> CellRate:
-    errors: dict[int, list[float]] = {}
+    errors: dict[int, list[np.ndarray]] = {}  # of each data set with such cells
     for row in rows:
-        for j, (held, zero) in enumerate(_kinds(row, regime)):
-            if held == atoms and vanishing in (None, zero):
-                errors.setdefault(int(row["n"]), []).append(float(row[f"error_{parameter}_{j}"]))
-    kept = {n: np.array(values) for n, values in sorted(errors.items()) if len(values) >= FEWEST}
-    found = rates.slope(list(kept), list(kept.values()), "mean") if len(kept) > 1 else None
-    sizes, counts = tuple(kept), tuple(len(values) for values in kept.values())
+        mine = [j for j, (held, zero) in enumerate(_kinds(row, regime)) if held == atoms and vanishing in (None, zero)]
+        if mine:
+            values = np.array([row[f"error_{parameter}_{j}"] for j in mine], dtype=float)
+            errors.setdefault(int(row["n"]), []).append(values)
+    kept = {n: sets for n, sets in sorted(errors.items()) if sum(map(len, sets)) >= FEWEST}
+    found = rates.pooled_slope(list(kept), list(kept.values())) if len(kept) > 1 else None
+    sizes, counts = tuple(kept), tuple(sum(map(len, sets)) for sets in kept.values())
     theory, corrected = (exponent(parameter, atoms, vanishing=zero) for zero in (bool(vanishing), True))
     return CellRate(parameter, atoms, vanishing, theory, corrected, found, sizes, counts)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import shlex
 import signal
 import sys
 import time
@@ -16,10 +18,9 @@ from comparisons import catalogue, compare, engine, export, recipe, summary
 from comparisons.progress import Progress
 from comparisons.recipe import Recipe
 from comparisons.store import FAILED, FILE, Store, StoreError, recipe_of
-from comparisons.study import MissingExtra, Study
+from comparisons.study import Cell, MissingExtra, Study
 
 app = typer.Typer(
-    help="Mixtures of experts: NUTS posteriors beside maximum likelihood, and how fast each learns.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -28,22 +29,48 @@ app.add_typer(study_app, name="study")
 
 Results = Annotated[Path, typer.Option(help="Folder of all results; each study has a folder in it, and resumes there.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A small version, for a first look.")]
-Which = Annotated[str | None, typer.Argument(help="Study, or folder with results; the latest results by default.")]
+Which = Annotated[
+    str | None,
+    typer.Argument(
+        help="Study, or folder with results; the latest results by default. A folder of a study from a file holds that "
+        "file's Python, and it is run: read folders of people you trust."
+    ),
+]
 Names = Annotated[str | None, typer.Option(help="Only these, with commas between.")]
 RESULTS = Path("results")
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bayes-moe {importlib.metadata.version('bayes-moe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Mixtures of experts: NUTS posteriors beside maximum likelihood, and how fast each learns."""
+
+
 @study_app.command("list")
 def list_studies() -> None:
-    """List the named studies."""
+    """List the named studies, their regimes and their estimators."""
     for name, make in catalogue.STUDIES.items():
-        typer.echo(f"{name:<30}{make(False).title}")
+        study = make(False)
+        typer.echo(f"{name:<30}{study.title}")
+        if study.sizes:
+            typer.echo(f"{'':<30}{', '.join(r.name for r in study.regimes)}; {', '.join(study.settings)}")
 
 
 @study_app.command()
 def run(  # noqa: PLR0913 - one for each option
-    name: Annotated[str, typer.Argument(help="Name of a study, or a Python file with a Study in it.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of a study, or a Python file with a Study in it, which imports no neighbour.")
+    ],
     results: Results = RESULTS,
     quick: Quick = False,
     regimes: Names = None,
@@ -59,6 +86,9 @@ def run(  # noqa: PLR0913 - one for each option
     timeout: Annotated[float | None, typer.Option(min=1.0, help="Seconds a fit may take on a worker process.")] = None,
     keep_draws: Annotated[bool, typer.Option("--keep-draws", help="Keep every fit's draws as netCDF.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what ended without a result.")] = False,
+    edited: Annotated[
+        bool, typer.Option("--edited", help="Go on with fits of another text of the study file.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow a network scheduler without TLS.")] = False,
 ) -> None:
     """Run a study, then show its table and figures. Example: bayes-moe study run contaminated-fig1a --quick."""
@@ -67,36 +97,52 @@ def run(  # noqa: PLR0913 - one for each option
     study = made.study()
     plan = recipe.narrow(
         study,
-        regimes=_names(regimes),
-        estimators=_names(estimators),
+        regimes=None if regimes is None else _words("regimes", regimes),
+        estimators=None if estimators is None else _words("estimators", estimators),
         sizes=None if sizes is None else _sizes(sizes),
         replicates=replicates,
     )
+    narrowed = {"--regimes": regimes, "--estimators": estimators, "--sizes": sizes, "--replicates": replicates}
+    words = [name, *["--quick"] * quick, *(str(w) for pair in narrowed.items() if pair[1] is not None for w in pair)]
+    command = f"bayes-moe study run {shlex.join(words)}"
     options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
     engine.check(scheduler, timeout, insecure)
     folder = results / (f"{study.name}-quick" if quick else study.name)
-    rows = _fitted(plan, study, folder, retry, workers, options) if study.sizes else []
-    _conclude(study, folder, rows)
+    rows = []
+    if study.sizes:
+        with Store(folder / FILE, study, edited=edited) as store:
+            store.keep_command(command)
+            rows = _fitted(plan, store, retry, workers, options)
+    planned = set(plan.cells())
+    _conclude(study, folder, rows, planned >= set(study.cells()))
     typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
-    if rows and all(row["status"] in FAILED for row in rows):
+    statuses = [row["status"] for row in rows if _cell(row) in planned]
+    if statuses and all(status in FAILED for status in statuses):
         raise typer.Exit(1)
 
 
-def _fitted(
-    plan: Study, study: Study, folder: Path, retry: bool, workers: int | None, options: dict[str, object]
-) -> summary.Rows:
+def _fitted(plan: Study, store: Store, retry: bool, workers: int | None, options: dict[str, object]) -> summary.Rows:
     """Run the plan, and return all rows of the study's store."""
-    with Store(folder / FILE, study) as store:
-        if store.notice:
-            typer.echo(store.notice, err=True)
-        if retry:
-            store.forget_failures()
-        with Progress(plan, store) as progress:
-            engine.run(plan, store, progress.show, workers, **options)
-        return store.rows()
+    for line in (store.notice, store.left_out()):
+        if line:
+            typer.echo(line, err=True)
+    if retry:
+        store.forget_failures(plan.cells())
+    if options["keep_draws"]:
+        finished = {_cell(row) for row in store.rows() if row["status"] not in FAILED} & set(plan.cells())
+        bare = sum(not engine.draws_path(store, cell).exists() for cell in finished)
+        if bare:
+            typer.echo(f"{bare} finished fits have no draws; only another --results folder gets them.", err=True)
+    with Progress(plan, store) as progress:
+        engine.run(plan, store, progress.show, workers, **options)
+    return store.rows()
 
 
-def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
+def _cell(row: dict[str, object]) -> Cell:
+    return Cell(*(row[name] for name in compare.CELL))
+
+
+def _conclude(study: Study, folder: Path, rows: summary.Rows, whole: bool) -> None:
     from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
     if rows:
@@ -107,10 +153,15 @@ def _conclude(study: Study, folder: Path, rows: summary.Rows) -> None:
         typer.echo("\n" + text)
         made.append(folder / "findings.png")
         figures.save(drawn, made[-1])
-    if study.epilogue is not None:
-        text, figure = study.epilogue(folder)
+    if study.epilogue is not None and whole:
+        try:
+            text, figure = study.epilogue(folder)
+        except KeyboardInterrupt:
+            _stop("Stopped; finished fits are kept, the work after them begins anew.")
         typer.echo("\n" + text)
         made.append(figure)
+    elif study.epilogue is not None:
+        typer.echo("\nThe work after the fits, real data, was left out: it is for the whole plan.")
     typer.echo("\nFigures: " + (", ".join(map(str, made)) or "none; curves of errors need two sizes"))
 
 
@@ -123,13 +174,17 @@ def status(which: Which = None, results: Results = RESULTS) -> None:
 
 
 @study_app.command()
-def report(which: Which = None, results: Results = RESULTS) -> None:
+def report(
+    which: Which = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write to; that of the results by default.")] = None,
+    results: Results = RESULTS,
+) -> None:
     """Write an HTML report, figures (PNG, SVG) and slopes (CSV). Example: bayes-moe study report contaminated-fig1a."""
     from comparisons import report as html  # noqa: PLC0415 - matplotlib takes a second to import
 
     study, store = _opened(which, results)
     with store:
-        for path in html.write(study, store):
+        for path in html.write(study, store, to):
             typer.echo(path)
 
 
@@ -165,36 +220,48 @@ def _opened(which: str | None, results: Path) -> tuple[Study, Store]:
     """Study and store of a name, a folder or the latest results."""
     path = _locate(which, results)
     study = Recipe(**recipe_of(path)).study()
-    return study, Store(path, study, repair=False)
+    store = Store(path, study, reading=True)
+    if line := store.left_out():
+        typer.echo(line, err=True)
+    return study, store
 
 
 def _locate(which: str | None, results: Path) -> Path:
     there = sorted(results.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
     if which is None:
         if not there:
-            raise ValueError(f"there are no results in {results}. `bayes-moe study run` makes them.")
+            raise ValueError(f"there are no results in {results}. {_remedy('NAME', results)}")
         return there[-1]
     for folder in (Path(which), results / which, results / f"{which}-quick"):
         if (folder / FILE).is_file():
             return folder / FILE
     recipe.known("study with results", [which], {path.parent.name: None for path in there} | catalogue.STUDIES)
-    raise ValueError(f"the study {which} has no results in {results}. `bayes-moe study run {which}` makes them.")
+    raise ValueError(f"the study {which} has no results in {results}. {_remedy(which, results)}")
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _remedy(name: str, results: Path) -> str:
+    where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    return f"`bayes-moe study run {name}{where}` makes them."
+
+
+def _words(option: str, text: str) -> list[str]:
+    """Words with commas between; at least one."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ValueError(f"{option} must name at least one, with commas between; got {text!r}. Leave it out for all.")
+    return words
 
 
 def _sizes(text: str) -> tuple[int, ...]:
     """Whole numbers of at least 2, with commas between; 1e4 is one."""
     out = []
-    for word in text.split(","):
+    for word in _words("sizes", text):
         try:
             number = float(word)
         except ValueError:
-            raise ValueError(f"sizes must be numbers with commas between, as 1000,1e4; got {word.strip()!r}.") from None
+            raise ValueError(f"sizes must be numbers with commas between, as 1000,1e4; got {word!r}.") from None
         if not 2 <= number < 1e10 or number != int(number):
-            raise ValueError(f"sizes must be whole numbers from 2 to 1e10, got {word.strip()!r}.")
+            raise ValueError(f"sizes must be whole numbers from 2 to 1e10, got {word!r}.")
         out.append(int(number))
     return tuple(sorted(set(out)))
 
@@ -202,6 +269,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 def main() -> None:
     """Entry point: a bad argument is one line and exit status 2, a fault while running one line and 1; no traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that has no Greek
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:
@@ -216,14 +285,21 @@ def main() -> None:
     except (StoreError, engine.EngineError) as error:
         _say(str(error))
         _leave(1)
+    except OSError as error:
+        _say(f"a file or a connection failed: {error}.")
+        _leave(1)
     except KeyboardInterrupt:
-        typer.echo("\nStopped; finished fits are kept, the same command resumes.", err=True)
-        _leave(INTERRUPTED)
+        _stop("Stopped; finished fits are kept, the same command resumes.")
 
 
 def _say(message: str) -> None:
     if message:  # none where the help was shown instead
         typer.echo(f"bayes-moe: {' '.join(message.split())}", err=True)
+
+
+def _stop(message: str) -> None:
+    typer.echo(f"\n{message}", err=True)
+    _leave(INTERRUPTED)
 
 
 def _leave(code: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comparisons import summary
 from comparisons.store import Store
-from comparisons.study import Study
+from comparisons.study import Cell, Study
 
 Results = tuple[Study, Store]
 CELL = ("regime", "n", "replicate", "estimator")
@@ -21,7 +23,8 @@ def table(first: Results, second: Results) -> str:
     names = [
         f"{name}: {store.path}, {len(r)} fits" for name, (_, store), r in zip("AB", (first, second), rows, strict=True)
     ]
-    return "\n".join([*names, _common(*rows), "", _slopes((first[0], rows[0]), (second[0], rows[1]))])
+    differ = _differences(first[0], second[0], rows)
+    return "\n".join([*names, _common(*rows), *differ, "", _slopes((first[0], rows[0]), (second[0], rows[1]))])
 
 
 def _common(left: summary.Rows, right: summary.Rows) -> str:
@@ -36,6 +39,14 @@ def _common(left: summary.Rows, right: summary.Rows) -> str:
     ]
     gap = max(gaps, default=0.0)
     return f"{len(shared)} fits in both, {same} of them identical; largest difference of an error {gap:.3g}"
+
+
+def _differences(first: Study, second: Study, rows: Sequence[summary.Rows]) -> list[str]:
+    """A line that says in what the fits that both hold differ by their identity, if they do."""
+    left, right = ({Cell(*(r[k] for k in CELL)) for r in part} for part in rows)
+    pairs = [(first.identity(cell), second.identity(cell)) for cell in left & right]
+    names = {name for a, b in pairs for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
+    return [f"other fits under the same labels: they differ in {', '.join(sorted(names))}"] if names else []
 
 
 def _slopes(first: tuple[Study, summary.Rows], second: tuple[Study, summary.Rows]) -> str:

@@ -11,6 +11,7 @@ Inputs are the first 16 principal components of the source images, scaled to uni
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,14 +30,18 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from bayes_moe import contaminated, diagnostics, nuts
+from comparisons import iris
 from mle import newton
 
 ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16
 SOURCE, TEST, LABELS = 500, 497, 200
+IMAGES = 1797
+RATIO = TEST / (IMAGES - TEST)  # test images over the others
 BOX = 5.0  # half-width of the compact parameter space: with so few labels the likelihood alone may peak at infinity
 BINS = 10  # of the reliability curve and the calibration error
 LEAST = 10  # images in a bin of the reliability plot
-SPLITS = 2
+SPLITS = 10
+SCRATCH, GAIN = "from scratch", "above from scratch"
 NUTS = {"num_warmup": 300, "num_samples": 1200, "num_chains": 2}
 COLOURS = ("#000000", "#999999", "#0072B2", "#56B4E9", "#D55E00", "#E69F00")  # Okabe and Ito
 
@@ -111,9 +116,8 @@ def maximum_likelihood(activation: str) -> Method:
         moe = contaminated(data.frozen, activation=ACTIVATIONS[activation])
         bounds = {name: (-BOX, BOX) for name in moe.fields}
         fit = newton.fit(moe, data.x, data.y, n_init=3, random_state=seed, bounds=bounds, max_iter=1000, tol=1e-5)
-        return Prediction(
-            moe.class_probabilities(fit.params, data.x_test), f"{len(fit.certificate.at_bounds)} at bounds"
-        )
+        note = "at bounds" if fit.certificate.at_bounds else "inside"
+        return Prediction(moe.class_probabilities(fit.params, data.x_test), note)
 
     return predict
 
@@ -125,14 +129,15 @@ def posterior(activation: str) -> Method:
         moe = contaminated(data.frozen, activation=ACTIVATIONS[activation])
         prior = {"beta": dist.Normal(0, 1), "eta": dist.Normal(0, 1)}
         idata = nuts.sample(moe, data.x, data.y, rng_key=seed, prior=prior, progress_bar=False, **NUTS)
-        return Prediction(nuts.class_probabilities(moe, idata, data.x_test), f"gate {diagnostics.check(idata)}")
+        note = "gate passed" if diagnostics.check(idata).passed else "gate failed"
+        return Prediction(nuts.class_probabilities(moe, idata, data.x_test), note)
 
     return predict
 
 
 METHODS: dict[str, Method] = {
     "frozen alone": frozen_alone,
-    "from scratch": from_scratch,
+    SCRATCH: from_scratch,
     **{f"MLE, {name}": maximum_likelihood(name) for name in ACTIVATIONS},
     **{f"posterior, {name}": posterior(name) for name in ACTIVATIONS},
 }
@@ -190,6 +195,12 @@ class Result:
         found = [scores(p.probabilities, s.y_test) for p, s in zip(self.predictions[method], self.splits, strict=True)]
         return {name: np.array([f[name] for f in found]) for name in found[0]}
 
+    def means(self, method: str) -> dict[str, tuple[float, float]]:
+        """:func:`comparisons.iris.mean` of each score of a method, and of its log score's gain on from scratch's."""
+        found = self.scores(method)
+        found[GAIN] = found["log score"] - self.scores(SCRATCH)["log score"]
+        return {name: iris.mean(values, RATIO) for name, values in found.items()}
+
 
 def run(count: int) -> Result:
     """Fit every method on ``count`` random splits, two at a time."""
@@ -209,28 +220,27 @@ def run(count: int) -> Result:
 
 
 def table(result: Result) -> str:
-    """Mean and standard error over splits of each score, and the words on the fits."""
-    count, names = len(result.splits), list(scores(np.eye(2), np.arange(2)))
+    """Mean over splits of each score with the half-width of its 95% interval, and how the fits went."""
+    count, names = len(result.splits), list(result.means(SCRATCH))
     lines = [
-        f"digits: {LABELS} labels of a domain where half of the images are turned by {ANGLE:.0f} degrees; "
-        f"mean (standard error) over {count} splits of {TEST} held-out images",
-        f"{'':<24}" + "".join(f"{name:>20}" for name in names),
+        f"digits: {LABELS} labels of a domain where half of the images are turned by {ANGLE:.0f} degrees, {TEST} "
+        f"held out; mean over {count} splits, with half its {iris.LEVEL:.0%} interval (allows for shared images)",
+        f"{'':<20}" + "".join(f"{name:>24}" for name in names) + "   splits",
     ]
     for method, predictions in result.predictions.items():
-        found = result.scores(method)
-        cells = "".join(f"{_mean_error(found[name]):>20}" for name in names)
-        notes = sorted({p.note for p in predictions if p.note})
-        lines.append(f"{method:<24}{cells}" + (f"   {'; '.join(notes)}" if notes else ""))
+        cells = "".join(f"{_said(*found):>24}" for found in result.means(method).values())
+        counts = Counter(p.note for p in predictions if p.note)
+        notes = "; ".join(f"{note}: {times}" for note, times in sorted(counts.items()))
+        lines.append(f"{method:<20}{cells}   {notes}".rstrip())
     return "\n".join(lines)
 
 
-def _mean_error(values: np.ndarray) -> str:
-    error = f"{values.std(ddof=1) / np.sqrt(len(values)):.3f}" if len(values) > 1 else "-"
-    return f"{values.mean():.3f} ({error})"
+def _said(value: float, half: float) -> str:
+    return f"{value:.3f} +- {half:.3f}" if np.isfinite(half) else f"{value:.3f}"
 
 
 def figure(result: Result, path: Path) -> Path:
-    """Examples, held-out log score and accuracy with standard errors, reliability curves."""
+    """Examples, held-out log score and accuracy with 95% intervals, reliability curves."""
     colours = {name: colour for name, colour in zip(METHODS, COLOURS, strict=True)}
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         page = Figure(figsize=(11, 4.2), layout="constrained")
@@ -259,17 +269,17 @@ def _examples(page: SubFigure) -> None:
 
 def _dots(axis: Axes, result: Result, score: str, colours: dict[str, str]) -> None:
     for place, method in enumerate(reversed(METHODS)):
-        values = result.scores(method)[score]
-        error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-        axis.errorbar(values.mean(), place, xerr=error, fmt="o", capsize=3, color=colours[method])
+        value, half = result.means(method)[score]
+        bar = half if np.isfinite(half) else 0.0
+        axis.errorbar(value, place, xerr=bar, fmt="o", capsize=3, color=colours[method])
     axis.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
-    axis.set(xlabel=f"held-out {score} (bar: s.e.)", title="right is better")
+    axis.set(xlabel=f"held-out {score} (bar: {iris.LEVEL:.0%})", title="right is better")
 
 
 def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:
     truth = np.concatenate([s.y_test for s in result.splits])
     axis.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for method in ("frozen alone", "from scratch", "MLE, linear", "posterior, linear"):
+    for method in ("frozen alone", SCRATCH, "MLE, linear", "posterior, linear"):
         pooled = np.concatenate([p.probabilities for p in result.predictions[method]])
         confidence, observed, share = reliability(pooled, truth)
         full = share * len(truth) >= LEAST

@@ -126,10 +126,12 @@ class _Runner:
 
     def alone(self, cell: Cell) -> None:
         """Run a cell with no other beside it, until it ends or has died often enough."""
+        began = time.monotonic()
         for _ in range(TRIES):
             if not self.together([cell]):
                 return
-        self._keep(cell, self._failed("crashed", f"its worker process died {TRIES} times, with no other cell running"))
+        error = f"its worker process died {TRIES} times, with no other cell running"
+        self._keep(cell, self._failed("crashed", error, time.monotonic() - began))
 
     def _room(self) -> bool:
         """Whether a worker is free: a cell never waits for one, so its time is its own."""
@@ -158,16 +160,18 @@ class _Runner:
         try:
             outcome = future.result()
         except self.pool.deaths:
-            if self.timeout is None or time.monotonic() - began < self.timeout:
+            seconds = time.monotonic() - began
+            if self.timeout is None or seconds < self.timeout:
                 return cell
-            outcome = self._failed("timeout", f"not finished after {self.timeout:g} s")
+            outcome = self._failed("timeout", f"not finished after {self.timeout:g} s", seconds)
         except Exception as error:  # a fault of the cell itself would be in its outcome
             raise EngineError(f"the workers are lost ({type(error).__name__}: {error}).") from error
         self._keep(cell, outcome)
         return None
 
-    def _failed(self, status: str, error: str) -> Outcome:
-        return Outcome(one_cell.failure(status, error), {})
+    def _failed(self, status: str, error: str, seconds: float) -> Outcome:
+        """Outcome of a cell whose worker is gone, with the driver's provenance."""
+        return Outcome(one_cell.failure(status, error), one_cell.provenance(seconds))
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         if outcome.draws is not None:

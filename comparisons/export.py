@@ -35,7 +35,7 @@ def write(records: Sequence[dict[str, object]], path: Path) -> Path:
     if not records:
         raise ValueError("export: there are no results yet.")
     columns = list(dict.fromkeys(name for record in records for name in record))
-    table = pa.table({name: [_plain(record.get(name)) for record in records] for name in columns})
+    table = pa.table({name: _column([_plain(record.get(name)) for record in records]) for name in columns})
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     (parquet.write_table if path.suffix == ".parquet" else csv.write_csv)(table, part)
@@ -44,3 +44,11 @@ def write(records: Sequence[dict[str, object]], path: Path) -> Path:
 
 def _plain(value: object) -> object:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _column(values: list[object]) -> pa.Array:
+    """Column of values; of strings where they are of several kinds."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return pa.array([None if value is None else str(value) for value in values])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from comparisons import coverage, rates, summary
+from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 
 STYLES = {
@@ -42,6 +43,7 @@ SYMBOLS = {"tau": r"$e^{\tau}$", "beta": r"$\beta$", "eta": r"$\eta$", "hellinge
 BOUND, THEORY = "Cramér–Rao bound (efficient limit)", "slope of the theorem"
 LETTERS = 13  # of a title to an inch
 SHORT = 10**1.5  # ratio of an axis's ends below which it is labelled at 1, 2 and 5
+Held = Mapping[Regime, Collection[str]]  # names of each regime's panels
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "bayes-moe"}
 
 
@@ -51,26 +53,36 @@ def save(figure: Figure, *paths: Path) -> None:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
-def _grid(study: Study, regimes: Sequence[Regime], columns: Sequence[str], note: str) -> tuple[Figure, np.ndarray]:
-    width = 3.4 * len(columns)
-    figure = Figure(figsize=(width, 3.1 * len(regimes) + 1.0), layout="constrained")
+def _columns(held: Held) -> list[str]:
+    """Names that any regime has, in order."""
+    return list(dict.fromkeys(name for names in held.values() for name in names))
+
+
+def _grid(study: Study, held: Held, note: str) -> tuple[Figure, np.ndarray]:
+    rows, columns = len(held), len(_columns(held))
+    width = 3.4 * columns
+    figure = Figure(figsize=(width, 3.1 * rows + 1.0), layout="constrained")
     lines = [textwrap.fill(text, int(LETTERS * width)) for text in (study.title, note)]
     figure.suptitle("\n".join(lines), fontsize=10)
-    return figure, figure.subplots(len(regimes), len(columns), squeeze=False, sharex="row")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex="row")
 
 
-def _panels(regimes: Sequence[Regime], names: Sequence[str], axes: np.ndarray) -> Iterator[tuple[Regime, str, Axes]]:
-    """Each panel of :func:`_grid` with its regime (row) and parameter (column)."""
-    for regime, line in zip(regimes, axes, strict=True):
-        for name, axis in zip(names, line, strict=True):
-            yield regime, name, axis
+def _panels(held: Held, axes: np.ndarray) -> Iterator[tuple[Regime, str, Axes]]:
+    """Each panel of :func:`_grid` with its regime (row) and parameter (column); what a regime lacks is hidden."""
+    for (regime, names), line in zip(held.items(), axes, strict=True):
+        for name, axis in zip(_columns(held), line, strict=True):
+            axis.set_visible(name in names)
+            if name in names:
+                yield regime, name, axis
 
 
-def _finish(figure: Figure, axes: np.ndarray, regimes: Sequence[Regime], label: str) -> Figure:
-    for regime, line in zip(regimes, axes, strict=True):
-        line[0].set_ylabel(f"{regime.name}\n({regime.title})\n\n{label}", fontsize=8)
-    for axis in axes[-1]:
-        axis.set_xlabel("sample size n")
+def _finish(figure: Figure, axes: np.ndarray, held: Held, label: str) -> Figure:
+    for regime, line in zip(held, axes, strict=True):
+        first = next(axis for axis in line if axis.get_visible())
+        first.set_ylabel(f"{regime.name}\n({regime.title})\n\n{label}", fontsize=8)
+    for column in axes.T:
+        last = next(axis for axis in reversed(column) if axis.get_visible())
+        last.set_xlabel("sample size n")
     handles: dict[str, object] = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -92,65 +104,67 @@ def rate_plot(rows: summary.Rows, study: Study, path: Path) -> Path:
     -------
     Path
     """
-    save(rates_figure(rows, study, study.regimes[0].main), path)
+    save(rates_figure(rows, study, {regime: regime.main for regime in _ran(rows, study)}), path)
     return path
 
 
 @mpl.rc_context(STYLE)
-def rates_figure(
-    rows: summary.Rows, study: Study, parameters: Sequence[str] | None = None, statistic: str = "median"
-) -> Figure:
-    """Error against n, a row of panels for each regime, with slopes, the bound, the theory's slope and the window."""
-    regimes = _ran(rows, study)
-    names = list(regimes[0].exponents) if parameters is None else list(parameters)
+def rates_figure(rows: summary.Rows, study: Study, held: Held | None = None, statistic: str = "median") -> Figure:
+    """Error against n, a row of panels for each regime, with slopes, the bound, the theory's slope and the window.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+    study : Study
+    held : mapping of Regime to names of errors, optional
+        The panels; all that have an exponent by default.
+    statistic : "median", "mean" or "rmse"
+    """
+    held = held or {regime: regime.exponents for regime in _ran(rows, study)}
     note = f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes"
-    if any(regime.scales for regime in regimes):
+    if any(regime.scales for regime in held):
         note += f"; shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
-    figure, axes = _grid(study, regimes, names, note)
-    for regime, name, axis in _panels(regimes, names, axes):
+    figure, axes = _grid(study, held, note)
+    for regime, name, axis in _panels(held, axes):
         found = [c for c in summary.curves(rows, study, regime, name) if c.label != summary.SPREAD]
         _panel(axis, found, regime, name, statistic, STYLES)
-    return _finish(figure, axes, regimes, f"{statistic} error")
+    return _finish(figure, axes, held, f"{statistic} error")
 
 
 @mpl.rc_context(STYLE)
 def contraction_figure(rows: summary.Rows, study: Study) -> Figure | None:
     """How fast the posterior contracts: error of its mean, expected loss, 95% radius; None without posteriors."""
-    regimes = [regime for regime in _ran(rows, study) if any(_posteriors(rows, regime))]
-    if not regimes:
+    held = {regime: regime.exponents for regime in _ran(rows, study) if _posteriors(rows, regime)}
+    if not held:
         return None
-    names = list(regimes[0].exponents)
-    figure, axes = _grid(
-        study, regimes, names, "posterior contraction: medians over data sets, with 95% bands and slopes"
-    )
+    figure, axes = _grid(study, held, "posterior contraction: medians over data sets, with 95% bands and slopes")
     styles = {label: style for label, (_, style) in CONTRACTION.items()}
-    for regime, name, axis in _panels(regimes, names, axes):
+    for regime, name, axis in _panels(held, axes):
         found = [
             summary.curve(_posteriors(rows, regime), regime, "nuts", f"{kind}_{name}", label)
             for label, (kind, _) in CONTRACTION.items()
         ]
         _panel(axis, found, regime, name, "median", styles)
-    return _finish(figure, axes, regimes, "median loss")
+    return _finish(figure, axes, held, "median loss")
 
 
 @mpl.rc_context(STYLE)
 def coverage_figure(rows: summary.Rows, study: Study) -> Figure | None:
     """Share of 95% intervals that held the truth, against n; None where nothing has intervals."""
     found = {regime: coverage.summarise(rows, regime) for regime in _ran(rows, study)}
-    regimes = [regime for regime, parts in found.items() if parts]
-    if not regimes:
+    held = {regime: regime.moe.fields for regime, parts in found.items() if parts}
+    if not held:
         return None
-    names = list(regimes[0].moe.fields)
     note = "share of 95% intervals that hold the truth (bars: 95%, Wilson); the line is best"
-    figure, axes = _grid(study, regimes, names, note)
-    for regime, name, axis in _panels(regimes, names, axes):
+    figure, axes = _grid(study, held, note)
+    for regime, name, axis in _panels(held, axes):
         axis.axhline(0.95, color="0.6", lw=3, alpha=0.6, zorder=0)
         for kind, (dodge, style) in INTERVALS.items():
             mine = [c for c in found[regime] if (c.kind, c.parameter) == (kind, name)]
             points = [(c.n, c.value, c.low, c.high) for c in mine]
             _bars(axis, points, f"{kind} intervals", dodge, style)
         axis.set(xscale="log", ylim=(0, 1.03), title=SYMBOLS.get(name, name).replace(r"e^{\tau}", r"\tau"))
-    return _finish(figure, axes, regimes, "coverage")
+    return _finish(figure, axes, held, "coverage")
 
 
 def _bars(
@@ -167,13 +181,13 @@ def _bars(
 def efficiency_figure(records: Sequence[dict[str, object]], study: Study) -> Figure | None:
     """Root mean square error over the Cramér–Rao bound, against n, from :func:`summary.efficiency`; None without."""
     records = [r for r in records if r["statistic"] == "rmse"]
-    regimes = [regime for regime in study.regimes if any(r["regime"] == regime.name for r in records)]
-    if not regimes:
+    shown = {r["regime"] for r in records}
+    held = {regime: regime.moe.fields for regime in study.regimes if regime.name in shown}
+    if not held:
         return None
-    names = list(regimes[0].moe.fields)
     note = "root mean square error over the Cramér–Rao bound (bars: 95%, bootstrap); 1: efficient; shaded: the window"
-    figure, axes = _grid(study, regimes, names, note)
-    for regime, name, axis in _panels(regimes, names, axes):
+    figure, axes = _grid(study, held, note)
+    for regime, name, axis in _panels(held, axes):
         axis.axhline(1.0, color="0.6", lw=3, alpha=0.6, zorder=0)
         parameter = summary.SYMBOLS.get(name, name)
         mine = [r for r in records if (r["regime"], r["parameter"]) == (regime.name, parameter)]
@@ -181,15 +195,16 @@ def efficiency_figure(records: Sequence[dict[str, object]], study: Study) -> Fig
             points = [(r["n"], r["over_bound"], r["low"], r["high"]) for r in mine if r["estimate"] == label]
             _bars(axis, points, label, 1.05 ** (k - 1), STYLES.get(label, OTHER))
         axis.set(xscale="log", yscale="log", title=SYMBOLS.get(name, name))
-        ratios = np.array([r["over_bound"] for r in mine] + [0.8, 1.25])
+        ratios = np.array([r["over_bound"] for r in mine if r["over_bound"] > 0] + [0.8, 1.25])
         _tidy(axis, ratios)
         axis.set_ylim(0.8 * ratios.min(), 1.25 * ratios.max())
         _window(axis, regime, sorted({r["n"] for r in mine}))
-    return _finish(figure, axes, regimes, "error over bound")
+    return _finish(figure, axes, held, "error over bound")
 
 
 def _posteriors(rows: summary.Rows, regime: Regime) -> list[dict[str, object]]:
-    return [r for r in rows if r["regime"] == regime.name and r["estimator"] == "nuts"]
+    mine = [r for r in rows if r["regime"] == regime.name and r["estimator"] == "nuts"]
+    return [r for r in mine if r["status"] not in FAILED]
 
 
 def _ran(rows: summary.Rows, study: Study) -> list[Regime]:
@@ -200,6 +215,7 @@ def _panel(
     axis: Axes, curves: Sequence[summary.Curve], regime: Regime, parameter: str, statistic: str, styles: dict
 ) -> None:
     notes, values = [], []
+    axis.set(xscale="log", yscale="log", autoscaley_on=False)  # limits are set by what is positive
     for c in (c for c in curves if c.sizes):
         style = styles.get(c.label, OTHER)
         low, high = _band(c, statistic)
@@ -217,7 +233,6 @@ def _panel(
             notes.append((f"{rates.ols_slope(sizes, limit[:, None])[0]:+.2f}", "black"))
     whole = [v for v in values if len(v) == len(sizes)]  # the bound comes last
     _theory(axis, sizes, (whole or values)[-1][-1], regime.exponents[parameter])
-    axis.set(xscale="log", yscale="log")
     axis.set_title(f"{SYMBOLS.get(parameter, parameter)}   (theorem: {regime.exponents[parameter]:+.3f})", fontsize=9)
     _tidy(axis, np.concatenate(values))
     _window(axis, regime, sizes)
@@ -240,6 +255,8 @@ def _window(axis: Axes, regime: Regime, sizes: Sequence[int]) -> None:
 
 def _tidy(axis: Axes, values: np.ndarray) -> None:
     """Plain numbers at 1, 2, 5; limits by the curves, so that one outlier's band does not flatten the rest."""
+    values = values[(values > 0) & np.isfinite(values)]
+    values = values if len(values) else np.ones(1)
     axis.set_ylim(0.4 * values.min(), 8.0 * values.max())
     _label(axis.yaxis, values.max() / values.min(), "{x:g}")
     low, high = axis.dataLim.intervalx

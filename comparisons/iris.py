@@ -31,7 +31,7 @@ from bayes_moe.units import Units
 from mle import criteria, em
 from mle.fit import Fit
 
-TEST, SPLITS = 50, 40
+TEST, TRAINING, SPLITS = 50, 100, 40
 EXPERTS = (1, 2, 3, 4)
 LEAST = 1e-3  # variance, in standard units: the data are rounded to a millimetre
 STARTS = 6
@@ -197,15 +197,17 @@ class Result:
         return mean(self.scores(method) - self.scores(baseline))
 
 
-def mean(values: np.ndarray) -> tuple[float, float]:
+def mean(values: np.ndarray, ratio: float = TEST / TRAINING) -> tuple[float, float]:
     """Mean over splits and the half-width of its 95% interval, infinite for one split.
 
-    Splits share flowers, so that s^2 / splits is too small a variance. Nadeau and Bengio's is
+    Splits share cases, so that s^2 / splits is too small a variance. Nadeau and Bengio's is
     s^2 (1 / splits + test / training), with a t quantile of splits - 1 degrees of freedom.
 
     Parameters
     ----------
     values : ndarray, shape (splits,)
+    ratio : float
+        Test cases over the others; the irises' by default.
 
     References
     ----------
@@ -214,7 +216,7 @@ def mean(values: np.ndarray) -> tuple[float, float]:
     count = len(values)
     if count < 2:
         return float(values.mean()), np.inf
-    error = values.std(ddof=1) * np.sqrt(1 / count + TEST / (len(flowers()[1]) - TEST))
+    error = values.std(ddof=1) * np.sqrt(1 / count + ratio)
     return float(values.mean()), float(t.ppf((1 + LEVEL) / 2, count - 1) * error)
 
 

@@ -58,6 +58,13 @@ class Pool:
     recycle_after: int = 0
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # none on macOS
+
+
 def check(scheduler: str | None, insecure: bool = False) -> None:
     """Refuse a scheduler that is no address, or that would send code in the clear over a network.
 
@@ -100,7 +107,7 @@ def opened(scheduler: str | None = None, workers: int | None = None, insecure: b
         If the scheduler does not answer, or its workers run several threads each.
     """
     check(scheduler, insecure)
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or cores()
     if scheduler is None:
         executor = ThreadPoolExecutor(count)
         try:

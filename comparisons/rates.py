@@ -66,12 +66,14 @@ class Slope:
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "median", seed: int = 0) -> Slope:
-    """Ordinary least squares of the log of a summary of the errors on log n.
+def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "median", seed: int = 0) -> Slope | None:
+    """Ordinary least squares of the log of a summary of the errors on log n; None where a summary is zero.
 
-    The interval is the slope -+ t x its bootstrap standard error. Replicates are resampled within each size; their
-    smallest number, less one, gives the degrees of freedom. On synthetic tables of 40 replicates it covers in 94 to 97%
-    of trials; for means and root mean squares of heavy-tailed errors (log-normal with sd 0.8) in 91 to 94%.
+    The interval is the slope -+ t x its bootstrap standard error. Replicates are resampled within each size; degrees of
+    freedom are Satterthwaite's, so that a size counts for them by its share of the variance. On synthetic tables of 4
+    to 40 replicates it covers in 93 to 99% of trials; for means and root mean squares of heavy-tailed errors
+    (log-normal with sd 0.8) in 87 to 95%. One size with 2 replicates beside others with 40 lowers that to 86 to 90%,
+    and 82 to 88%.
 
     Parameters
     ----------
@@ -84,29 +86,33 @@ def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "
 
     Returns
     -------
-    Slope
+    Slope or None
     """
-    values, resampled = _resample(errors, statistic, np.random.default_rng(seed))
-    return _interval(ols_slope(sizes, values), ols_slope(sizes, resampled), errors)
+    return _slope(sizes, errors, lambda table: np.log(STATISTICS[statistic](table, axis=-1)), seed)
 
 
-def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[float, float, float]:
-    """Summary of the errors at one size, with its 95% interval: percentiles of resampled replicates.
+def pooled_slope(sizes: Sequence[int], errors: Sequence[Sequence[np.ndarray]], seed: int = 0) -> Slope | None:
+    """Slope of the mean over all errors, where a replicate has several: it is resampled with all of its own.
 
     Parameters
     ----------
-    errors : ndarray, shape (replicates,)
-    statistic : "median", "mean" or "rmse"
+    sizes : sequence of int
+    errors : sequence of sequence of ndarray
+        For each size, the errors of each replicate.
     seed : int
 
     Returns
     -------
-    tuple of float
-        Value, low, high.
+    Slope or None
+        As in :func:`slope`.
     """
-    value, resampled = _resample([errors], statistic, np.random.default_rng(seed))
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(value.item()), float(low), float(high)
+    tables = [np.array([[values.sum(), len(values)] for values in each]).T for each in errors]
+
+    def summary(table: np.ndarray) -> np.ndarray:
+        total, count = table.sum(axis=-1)
+        return np.log(total / count)
+
+    return _slope(sizes, tables, summary, seed)
 
 
 def difference(
@@ -115,7 +121,7 @@ def difference(
     others: Sequence[np.ndarray],
     statistic: str = "median",
     seed: int = 0,
-) -> Slope:
+) -> Slope | None:
     """Slope of ``errors`` less slope of ``others``, for two estimators on the same data.
 
     Parameters
@@ -128,40 +134,82 @@ def difference(
 
     Returns
     -------
-    Slope
+    Slope or None
+        As in :func:`slope`.
     """
-    pairs = [np.stack(pair) for pair in zip(errors, others, strict=True)]
-    values, resampled = _resample(pairs, statistic, np.random.default_rng(seed))
-    found = [ols_slope(sizes, part[:, 0]) - ols_slope(sizes, part[:, 1]) for part in (values, resampled)]
-    return _interval(*found, errors)
+
+    def summary(table: np.ndarray) -> np.ndarray:
+        ours, theirs = np.log(STATISTICS[statistic](table, axis=-1))
+        return ours - theirs
+
+    return _slope(sizes, [np.stack(pair) for pair in zip(errors, others, strict=True)], summary, seed)
 
 
-def _resample(tables: Sequence[np.ndarray], statistic: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Summaries of tables (..., replicates): as they are, with a last axis of one, and of resampled replicates."""
-    summary = STATISTICS[statistic]
-    values, resampled = [], []
-    for table in tables:
-        chosen = rng.integers(table.shape[-1], size=(RESAMPLES, table.shape[-1]))
-        values.append(summary(table, axis=-1)[..., None])
-        resampled.append(summary(table[..., chosen], axis=-1))
-    return np.stack(values), np.stack(resampled)
+def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[float, float, float]:
+    """Summary of the errors at one size, with its 95% interval: its log -+ t x the bootstrap standard error of that.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (replicates,)
+    statistic : "median", "mean" or "rmse"
+    seed : int
+
+    Returns
+    -------
+    tuple of float
+        Value, low, high: 0 and infinity for one replicate, or where resampled summaries are zero.
+    """
+    summarise = STATISTICS[statistic]
+    _, variance = _bootstrap(errors, lambda table: np.log(summarise(table, axis=-1)), np.random.default_rng(seed))
+    value = float(summarise(errors))
+    if not np.isfinite(variance):
+        return value, 0.0, np.inf
+    ratio = float(np.exp(stats.t.ppf(0.5 + LEVEL / 2, len(errors) - 1) * np.sqrt(variance)))
+    return value, value / ratio, value * ratio
 
 
-def _interval(value: np.ndarray, resampled: np.ndarray, errors: Sequence[np.ndarray]) -> Slope:
-    count = min(len(e) for e in errors)
-    if count < 2:
-        return Slope(float(value[0]), -np.inf, np.inf, np.inf, 1.0)
+LogSummary = Callable[[np.ndarray], np.ndarray]  # over the last axis, replicates, of tables (..., replicates)
+
+
+def _slope(sizes: Sequence[int], tables: Sequence[np.ndarray], log_summary: LogSummary, seed: int) -> Slope | None:
+    rng = np.random.default_rng(seed)
+    logs, variances = np.array([_bootstrap(table, log_summary, rng) for table in tables]).T
+    if not np.isfinite(logs).all():
+        return None
+    weights = _weights(sizes)
+    value = float(weights @ logs)
+    if not np.isfinite(variances).all():
+        return Slope(value, -np.inf, np.inf, np.inf, 1.0)
+    parts = weights**2 * variances
+    total = float(parts.sum())
+    spare = np.array([table.shape[-1] - 1 for table in tables])
+    df = total**2 / float((parts**2 / spare).sum()) if total else np.inf
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, df)) * total**0.5
+    return Slope(value, value - half, value + half, total**0.5, df)
+
+
+def _bootstrap(table: np.ndarray, log_summary: LogSummary, rng: np.random.Generator) -> tuple[float, float]:
+    """Log of a summary, and its variance: infinite for one replicate, or where a resampled summary is zero."""
+    count = table.shape[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # an error may be zero
+        resampled = log_summary(table[..., rng.integers(count, size=(RESAMPLES, count))])
+        value = float(log_summary(table))
+    if count < 2 or not np.isfinite(resampled).all():
+        return value, np.inf
     # The bootstrap's variance is that of a mean over the sample, too small by (count - 1) / count.
-    se = float(np.std(resampled)) * np.sqrt(count / (count - 1))
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, count - 1)) * se
-    return Slope(float(value[0]), float(value[0]) - half, float(value[0]) + half, se, count - 1.0)
+    return value, float(resampled.var()) * count / (count - 1)
 
 
 def ols_slope(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
     """Slopes of log values (sizes, columns) on log sizes, one for each column."""
-    log_n = np.log(np.asarray(sizes, dtype=float))
-    centred = log_n - log_n.mean()
-    return centred @ np.log(values) / (centred @ centred)
+    return _weights(sizes) @ np.log(values)
+
+
+def _weights(sizes: Sequence[int]) -> np.ndarray:
+    """Weights of logs in their slope on log n."""
+    centred = np.log(np.asarray(sizes, dtype=float))
+    centred -= centred.mean()
+    return centred / (centred @ centred)
 
 
 # What an efficient estimator would do ------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def find(name: str, quick: bool = False) -> Recipe:
     """
     if name.endswith(".py"):
         try:
-            recipe = Recipe(name, quick, Path(name).read_text())
+            recipe = Recipe(name, quick, Path(name).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the study file {name} can't be read: {error}.") from None
     else:
@@ -104,6 +104,10 @@ def _plan(names: list[str], planned: Mapping, override: object) -> dict:
 @functools.cache
 def _make(recipe: Recipe) -> Study:
     if recipe.source is None:
+        if recipe.name not in catalogue.STUDIES:
+            raise ValueError(
+                f"the study {recipe.name!r} is not in this version's catalogue. Use the version that made its results."
+            )
         return replace(catalogue.STUDIES[recipe.name](recipe.quick), recipe=recipe)
     module = ModuleType(f"study_{digest(recipe.source)[:12]}")
     sys.modules[module.__name__] = module  # dataclasses look their module up

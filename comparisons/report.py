@@ -37,13 +37,15 @@ NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
 MESSAGES = 10  # distinct error messages shown
 
 
-def write(study: Study, store: Store) -> list[Path]:
-    """Write the report of a study beside its results.
+def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
+    """Write the report of a study.
 
     Parameters
     ----------
     study : Study
     store : Store
+    folder : Path, optional
+        Made if it does not exist; that of the results by default.
 
     Returns
     -------
@@ -58,7 +60,8 @@ def write(study: Study, store: Store) -> list[Path]:
     records = store.records()
     if all(r["status"] in FAILED for r in records):
         raise ValueError(f"{store.path} holds no fit with a result yet.")
-    folder = store.path.parent
+    folder = folder or store.path.parent
+    folder.mkdir(parents=True, exist_ok=True)
     slopes = summary.slopes(records, study)
     efficiency = summary.efficiency(records, study)
     text, drawn_findings = study.findings(records) if study.findings is not None else ("", None)
@@ -72,7 +75,10 @@ def write(study: Study, store: Store) -> list[Path]:
     made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
-    page.write_text(render(study, records, slopes, efficiency, drawn, folder, text))
+    html = render(study, records, slopes, efficiency, drawn, store.path.parent, text, store.commands())
+    part = page.with_name(page.name + ".part")
+    part.write_text(html, encoding="utf-8")
+    part.replace(page)
     return [page, *tables, *paths]
 
 
@@ -94,12 +100,13 @@ def render(  # noqa: PLR0913 - one for each section
     drawn: dict[str, Figure],
     folder: Path,
     findings: str = "",
+    commands: Sequence[str] = (),
 ) -> str:
     """Return the report as HTML, everything in it."""
     loader = jinja2.PackageLoader("comparisons", ".")
     options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True}
     template = jinja2.Environment(loader=loader, **options).get_template("report.html.j2")
-    sections = _findings(study, records) | _account(study, records)
+    sections = _findings(study, records) | _account(study, records, commands)
     return template.render(
         study=study,
         count=len(records),
@@ -133,13 +140,14 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
     }
 
 
-def _account(study: Study, records: summary.Rows) -> dict[str, object]:
+def _account(study: Study, records: summary.Rows, commands: Sequence[str]) -> dict[str, object]:
     """Return what was assumed, and how to do it again."""
     recipe = study.recipe
+    whole = f"{recipe.name}{' --quick' if recipe.quick else ''}" if recipe else study.name
     return {
         "settings": _settings(records, study),
         "assumptions": list(dict.fromkeys(line for regime in study.regimes for line in regime.assumptions)),
-        "command": f"{recipe.name}{' --quick' if recipe.quick else ''}" if recipe else study.name,
+        "commands": commands or [f"bayes-moe study run {whole}"],
         "provenance": _provenance(records),
     }
 
@@ -254,13 +262,8 @@ def _settings(rows: summary.Rows, study: Study) -> Table:
 
 
 def _provenance(rows: summary.Rows) -> Table:
-    names = [name for name in rows[-1] if name.startswith("version_")] + [
-        "commit",
-        "dirty",
-        "system",
-        "machine",
-        "device",
-    ]
+    versions = dict.fromkeys(name for row in rows for name in row if name.startswith("version_"))
+    names = [*versions, "commit", "dirty", "system", "machine", "device"]
     out = []
     for name in names:
         values = dict.fromkeys(str(r[name]) for r in rows if name in r)

@@ -11,11 +11,11 @@ import hashlib
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from comparisons.study import Cell, Study, digest
+from comparisons.study import NUMERICS, Cell, Study, digest
 
 SCHEMA = 2
 APPLICATION = 0x62617965  # "baye": tells our files from other SQLite files
@@ -57,8 +57,11 @@ class Store:
     path : Path
         Made if it does not exist.
     study : Study
-    repair : bool
-        Whether to set a damaged file aside and go on with what can be read of it, rather than refuse it.
+    reading : bool
+        Whether to write nothing at all and refuse a damaged file, rather than set it aside and go on with what can be
+        read of it.
+    edited : bool
+        Whether to go on with fits of another text of the study's file.
 
     Attributes
     ----------
@@ -68,22 +71,23 @@ class Store:
     Raises
     ------
     ValueError
-        If the file belongs to another study, another schema or another program.
+        If the file belongs to another study, another text of its file, another schema or another program.
     StoreError
         If it can't be read or written, or is damaged.
     """
 
-    def __init__(self, path: Path, study: Study, repair: bool = True):
+    def __init__(self, path: Path, study: Study, *, reading: bool = False, edited: bool = False):
         self.path, self.study, self.notice = path, study, ""
-        with _named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if not reading:
+            with _named(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = _open(path, study)
+            self._connection = _open(path, study, reading, edited)
         except Damaged as error:
-            if not repair:
+            if reading:
                 raise
             aside = _set_aside(path)
-            self._connection = _open(path, study)
+            self._connection = _open(path, study, reading, edited)
             saved = self._salvage(aside)
             self.notice = f"{error} It is kept as {aside}; {saved} of its rows could be read, the rest runs again."
 
@@ -119,11 +123,37 @@ class Store:
         with _named(self.path):
             self._connection.execute("INSERT OR IGNORE INTO cells VALUES (?, ?, ?, ?, ?, ?)", (*values, _sum(values)))
 
-    def forget_failures(self) -> int:
-        """Forget the cells that ended without a result, so that they run again; return how many there were."""
+    def forget_failures(self, cells: Iterable[Cell]) -> int:
+        """Forget those of the cells that ended without a result, so that they run again; return how many there were."""
+        marks = ", ".join("?" * len(FAILED))
+        keys = [(self.key(cell), *FAILED) for cell in cells]
         with _named(self.path):
-            marks = ", ".join("?" * len(FAILED))
-            return self._connection.execute(f"DELETE FROM cells WHERE status IN ({marks})", FAILED).rowcount
+            deleted = self._connection.executemany(f"DELETE FROM cells WHERE id = ? AND status IN ({marks})", keys)
+            return deleted.rowcount
+
+    def keep_command(self, command: str) -> None:
+        """Keep a command that added to these results, once."""
+        with _named(self.path):
+            self._connection.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (f"command {command}", command))
+
+    def commands(self) -> list[str]:
+        """Return the commands that made these results, in their order."""
+        with _named(self.path):
+            found = self._connection.execute("SELECT value FROM meta WHERE key LIKE 'command %' ORDER BY rowid")
+            return [command for (command,) in found]
+
+    def left_out(self) -> str:
+        """Say how many fits of this file are none of this study's as it is now; nothing if all are."""
+        with _named(self.path):
+            stored = self._connection.execute("SELECT id, identity FROM cells").fetchall()
+        others = [json.loads(text) for key, text in stored if self._cell(key, json.loads(text)) is None]
+        if not others:
+            return ""
+        versions = ", ".join(map(str, sorted({about["numerics"] for about in others})))
+        return (
+            f"{len(others)} fits in {self.path} belong to other settings or another version (numerics {versions}; "
+            f"this is {NUMERICS}), and are left out."
+        )
 
     def rows(self) -> list[dict[str, object]]:
         """Every finished cell of this study, under whatever plan it was run: one flat record each, in plan order."""
@@ -140,12 +170,17 @@ class Store:
         with _named(self.path):
             stored = self._connection.execute("SELECT id, identity, payload, provenance FROM cells").fetchall()
         for key, identity, payload, provenance in stored:
-            about = json.loads(identity)
-            cell = Cell(*(about[name] for name in ("regime", "n", "replicate", "estimator")))
-            if cell.regime in regimes and cell.estimator in names and self.key(cell) == key:
+            cell = self._cell(key, json.loads(identity))
+            if cell is not None:
                 found.append((cell, json.loads(payload), json.loads(provenance)))
         found.sort(key=lambda row: (row[0].replicate, regimes[row[0].regime], names[row[0].estimator], row[0].n))
         return found
+
+    def _cell(self, key: str, about: dict) -> Cell | None:
+        """Cell of a stored identity; None if this study, as it is now, has no cell with that key."""
+        cell = Cell(*(about[name] for name in ("regime", "n", "replicate", "estimator")))
+        known = cell.estimator in self.study.settings and any(r.name == cell.regime for r in self.study.regimes)
+        return cell if known and self.key(cell) == key else None
 
     def _salvage(self, damaged: Path) -> int:
         """Copy the rows of a damaged file that read well and whose checksums hold."""
@@ -170,38 +205,77 @@ def recipe_of(path: Path) -> dict[str, object]:
     """
     if not path.is_file():
         raise ValueError(f"there are no results at {path}. `bayes-moe study run` makes them.")
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            found = connection.execute("SELECT value FROM meta WHERE key = 'recipe'").fetchone()
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        raise Damaged(f"the results file {path} is damaged ({error}).") from None
-    if version != SCHEMA or found is None:
-        raise ValueError(f"{path} has schema {version}, this version reads {SCHEMA}. Use another folder.")
+    with _named(path), contextlib.closing(_connect_to_read(path)) as connection:
+        if not _refuse_strangers(connection, path):
+            raise ValueError(f"there are no results in {path} yet. `bayes-moe study run` makes them.")
+        found = connection.execute("SELECT value FROM meta WHERE key = 'recipe'").fetchone()
+    if found is None:
+        raise ValueError(f"{path} does not say how its study is made. `bayes-moe study run` on this folder mends it.")
     return json.loads(found[0])
 
 
-def _open(path: Path, study: Study) -> sqlite3.Connection:
+def _open(path: Path, study: Study, reading: bool, edited: bool) -> sqlite3.Connection:
     with _named(path):
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
-        connection.text_factory = _decode
+        connection = _connect_to_read(path) if reading else _connect(path, "mode=rwc")
     try:
         with _named(path):
             if _refuse_strangers(connection, path):
                 _refuse_damage(connection, path)  # before anything is written
+            elif reading:
+                raise ValueError(f"there are no results in {path} yet. `bayes-moe study run` makes them.")
             else:
                 connection.execute("PRAGMA journal_mode = WAL")
                 _create(connection, study.name)
             (owner,) = connection.execute("SELECT value FROM meta WHERE key = 'study'").fetchone()
             if owner != study.name:
                 raise ValueError(f"{path} holds the study {owner!r}, not {study.name!r}. Use another folder.")
-            if study.recipe is not None:
-                recipe = json.dumps(asdict(study.recipe))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('recipe', ?)", (recipe,))
+            if study.recipe is not None and not reading:
+                _keep_recipe(connection, path, asdict(study.recipe), edited)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    options = {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_SECONDS}
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, **options)
+    connection.text_factory = _decode
+    return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect and write nothing, in a folder that can't be written too; what a killed writer left stays as it is."""
+    journal = path.with_name(path.name + "-wal")
+    left = journal.exists() and journal.stat().st_size > 0
+    connection = _connect(path, "mode=rw")
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        if left:
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        connection.execute("SELECT count(*) FROM sqlite_schema")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if left or not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            raise
+        connection = _connect(path, "immutable=1")  # a journal can't be made there
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _keep_recipe(connection: sqlite3.Connection, path: Path, recipe: dict[str, object], edited: bool) -> None:
+    """Keep how the study is made, but refuse to mix fits of two study files, or of two texts of one."""
+    stored = connection.execute("SELECT value FROM meta WHERE key = 'recipe'").fetchone()
+    before = json.loads(stored[0]) if stored else recipe
+    if before["source"] != recipe["source"] and not edited and connection.execute("SELECT 1 FROM cells").fetchone():
+        raise ValueError(
+            f"{path} holds fits of another study file, or of another text of it ({before['name']}). Use another "
+            "--results folder, or --edited if every fit is still made in the same way."
+        )
+    if not stored or before != recipe:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('recipe', ?)", (json.dumps(recipe),))
 
 
 def _create(connection: sqlite3.Connection, study: str) -> None:

@@ -137,6 +137,11 @@ class Study:
         What the rows say beside errors by size: from them to a text and a figure, for the terminal and the report.
     recipe : Recipe, optional
         How another process makes the same study; set by what loads it.
+
+    Raises
+    ------
+    ValueError
+        For a plan that does not fit together.
     """
 
     name: str
@@ -150,6 +155,28 @@ class Study:
     epilogue: Callable[[Path], tuple[str, Path]] | None = None
     findings: Callable[[Sequence[dict[str, object]]], tuple[str, Figure]] | None = None
     recipe: object = None
+
+    def __post_init__(self):
+        """Refuse a plan that can't be run, before anything is."""
+        names = [regime.name for regime in self.regimes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"regimes: each needs a name of its own, got {', '.join(names)}.")
+        for asked, given in (("sizes", "replicates"), ("sizes", "settings"), ("settings", "estimators")):
+            lacking = [name for name in getattr(self, asked) if name not in getattr(self, given)]
+            if lacking:
+                raise ValueError(f"{given} has no entry {lacking[0]!r}, which {asked} has. Add one.")
+        for name, sizes in self.sizes.items():
+            if not isinstance(sizes, Sequence) or not all(_counts(n, 2) for n in sizes):
+                raise ValueError(f"sizes[{name!r}] must be whole numbers (int) from 2 up in a tuple, got {sizes!r}.")
+        for name, counts in self.replicates.items():
+            several = counts.values() if isinstance(counts, Mapping) else [counts]
+            if not several or not all(_counts(count, 1) for count in several):
+                raise ValueError(f"replicates[{name!r}] must be a whole number (int) from 1 up, got {counts!r}.")
+        for name, settings in self.settings.items():
+            try:
+                json.dumps(dict(settings))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"settings[{name!r}] must be names and what JSON can write: {error}.") from None
 
     def regime(self, name: str) -> Regime:
         """Look a regime up."""
@@ -213,6 +240,10 @@ class Study:
             x = np.asarray(jax.random.normal(x_key, (cell.n, regime.moe.gate.features)))
         truth = regime.truth(cell.n)
         return x, regime.moe.simulate(y_key, truth, x), truth
+
+
+def _counts(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def digest(identity: object) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from comparisons import rates
 from comparisons.store import FAILED
-from comparisons.study import Regime, Study
+from comparisons.study import Cell, Regime, Study
 
 POINT = {
     "mle": "MLE",
@@ -22,6 +22,7 @@ POINT = {
     "em-one-step": "one EM step",
 }
 SPREAD = "posterior, spread"
+BEYOND = "beyond the plan"
 SYMBOLS = {"tau": "e^tau"}
 Rows = Sequence[dict[str, object]]
 
@@ -50,7 +51,7 @@ class Curve:
         return np.array([rates.STATISTICS[statistic](e) for e in self.errors])
 
     def slope(self, statistic: str = "median") -> rates.Slope | None:
-        """Log-log slope; None below two sizes."""
+        """Log-log slope; None below two sizes, or where a summary is zero."""
         return rates.slope(self.sizes, self.errors, statistic) if len(self.sizes) > 1 else None
 
     def at(self, sizes: Sequence[int]) -> Curve:
@@ -142,17 +143,23 @@ def failures(rows: Rows) -> str:
 
 
 def progress(rows: Rows, study: Study) -> str:
-    """Fits planned, done and failed, and seconds a fit, for each regime and estimator."""
-    lines = [f"{'':<32}{'planned':>9}{'done':>9}{'failed':>9}{'s a fit':>9}"]
-    planned = Counter((cell.regime, cell.estimator) for cell in study.cells())
+    """Fits planned, of these done and failed, fits beyond the plan if any, and seconds a fit."""
+    plan = set(study.cells())
+    planned = Counter((cell.regime, cell.estimator) for cell in plan)
+    inside = [Cell(r["regime"], r["n"], r["replicate"], r["estimator"]) in plan for r in rows]
+    head = "" if all(inside) else f"{BEYOND:>{len(BEYOND) + 2}}"
+    lines = [f"{'':<32}{'planned':>9}{'done':>9}{'failed':>9}{head}{'s a fit':>9}"]
     for regime in study.regimes:
         for estimator in study.settings:
-            mine = [r for r in rows if (r["regime"], r["estimator"]) == (regime.name, estimator)]
-            bad = sum(r["status"] in FAILED for r in mine)
-            seconds = [float(r["seconds"]) for r in mine if "seconds" in r]
+            pairs = zip(rows, inside, strict=True)
+            mine = [(r, known) for r, known in pairs if (r["regime"], r["estimator"]) == (regime.name, estimator)]
+            done = [r for r, known in mine if known]
+            bad = sum(r["status"] in FAILED for r in done)
+            beyond = f"{len(mine) - len(done):>{len(head)}}" if head else ""
+            seconds = [float(r["seconds"]) for r, _ in mine if "seconds" in r]
             pace = f"{np.mean(seconds):.2f}" if seconds else "-"
             title = f"{regime.name}, {estimator}"
-            lines.append(f"{title:<32}{planned[regime.name, estimator]:>9}{len(mine):>9}{bad:>9}{pace:>9}")
+            lines.append(f"{title:<32}{planned[regime.name, estimator]:>9}{len(done):>9}{bad:>9}{beyond}{pace:>9}")
     return "\n".join(lines)
 
 
@@ -173,9 +180,9 @@ def slopes(rows: Rows, study: Study, statistics: Sequence[str] = tuple(rates.STA
                 for c in curves(kept, study, regime, parameter):
                     for where, part in {"all": c, "window": c.at(inside)}.items():
                         out += [
-                            _record(regime, parameter, part, statistic) | {"gate": gate, "range": where}
+                            _record(regime, parameter, part, statistic, found) | {"gate": gate, "range": where}
                             for statistic in statistics
-                            if len(part.sizes) > 1
+                            if (found := part.slope(statistic)) is not None
                         ]
     return out
 
@@ -221,8 +228,8 @@ def _over_bound(
         }
 
 
-def _record(regime: Regime, parameter: str, c: Curve, statistic: str) -> dict[str, object]:
-    found, theory = c.slope(statistic), regime.exponents[parameter]
+def _record(regime: Regime, parameter: str, c: Curve, statistic: str, found: rates.Slope) -> dict[str, object]:
+    theory = regime.exponents[parameter]
     record = {
         "regime": regime.name,
         "parameter": SYMBOLS.get(parameter, parameter),

@@ -1,17 +1,30 @@
 """The command: bad input ends in one line and status 2; status, report, export and compare read what run wrote."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from fake_study import study as STUDY
 
-from comparisons import cli, recipe
+from comparisons import cli, compare, recipe
 from comparisons.cell import failure
 from comparisons.store import FILE, Store
+from comparisons.study import Cell
 
 FAKE = str(Path(__file__).with_name("fake_study.py"))
+COMMAND = str(Path(sys.executable).with_name("bayes-moe"))
+ONE = ["--estimators", "quick", "--sizes", "50", "--replicates", "1"]
+EPILOGUE = """
+from dataclasses import replace
+def interrupted(folder):
+    raise KeyboardInterrupt
+study = replace(study, epilogue=interrupted)
+"""
 
 
 def call(monkeypatch, *arguments):
@@ -44,11 +57,15 @@ BAD = [
     (["run", "quickstart", "--scheduler", "here"], "scheduler must be local"),
     (["run", "quickstart", "--timeout", "5"], "needs worker processes"),
     (["run", "absent.py"], "can't be read"),
+    (["run", "quickstart", "--estimators", ""], "estimators must name at least one"),
+    (["run", "quickstart", "--regimes", ","], "regimes must name at least one"),
+    (["run", "quickstart", "--sizes", ""], "sizes must name at least one"),
     (["run"], "Missing argument"),
     (["walk"], "No such command"),
     (["report", "absent"], "there is no study with results 'absent'"),
     (["status", "quickstart"], "has no results"),
     (["status"], "there are no results"),
+    (["status", "--results", "my runs"], "`bayes-moe study run NAME --results 'my runs'` makes them"),
 ]
 
 
@@ -95,10 +112,27 @@ def test_results_of_another_study_or_schema_are_refused(results, monkeypatch, ca
         assert "schema 99" in capsys.readouterr().err
 
 
+def test_results_of_a_study_that_is_no_longer_there_are_named(monkeypatch, capsys, tmp_path):
+    Store(tmp_path / "fake" / FILE, replace(STUDY, recipe=recipe.Recipe("gone"))).__exit__()
+    assert call(monkeypatch, "study", "status", "--results", tmp_path) == 2
+    assert "the study 'gone' is not in this version's catalogue" in capsys.readouterr().err
+
+
+def test_fits_that_are_left_out_are_counted_in_one_line(results, monkeypatch, capsys, tmp_path):
+    for command in (["run", FAKE, *ONE], ["status"], ["report"], ["export"], ["compare", "fake", "fake"]):
+        if command[0] == "run":
+            Store(tmp_path / "fake" / FILE, STUDY).__exit__()
+            with Store(tmp_path / "fake" / FILE, replace(STUDY, seed=1)) as store:
+                store.write(next(STUDY.cells()), failure("error", "planted"))
+        assert call(monkeypatch, "study", *command, "--results", tmp_path) == 0
+        assert "1 fits in" in (error := capsys.readouterr().err)
+        assert "are left out" in error
+
+
 def test_status_counts_what_is_planned_done_and_failed(results, monkeypatch, capsys):
     assert call(monkeypatch, "study", "status", "--results", results) == 0
     words = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("only, quick")).split()
-    assert words[2:5] == ["12", "13", "1"]
+    assert words[2:6] == ["12", "12", "0", "1"]  # the planted failure is beyond the plan
 
 
 def test_report_holds_all_in_one_file(results, monkeypatch, capsys):
@@ -112,7 +146,15 @@ def test_report_holds_all_in_one_file(results, monkeypatch, capsys):
     assert "http://" not in page
     assert "https://" not in page
     assert "RuntimeError: &lt;planted&gt;" in page
+    assert "<td>jaxlib</td>" in page  # though the last row has no provenance
     assert (results / "fake" / "slopes.csv").read_text().startswith('"study","commit","regime","parameter"')
+
+
+def test_a_report_of_archived_results_is_written_elsewhere(results, monkeypatch, capsys, tmp_path):
+    before = {path.name: path.stat().st_mtime_ns for path in (results / "fake").iterdir()}
+    assert call(monkeypatch, "study", "report", results / "fake", "--to", tmp_path / "new") == 0
+    assert {Path(line).parent for line in capsys.readouterr().out.splitlines()} == {tmp_path / "new"}
+    assert {path.name: path.stat().st_mtime_ns for path in (results / "fake").iterdir()} == before
 
 
 def test_export_and_compare(results, monkeypatch, capsys, tmp_path):
@@ -122,18 +164,102 @@ def test_export_and_compare(results, monkeypatch, capsys, tmp_path):
     assert "13 fits in both, 13 of them identical" in capsys.readouterr().out
 
 
-def test_a_second_run_has_nothing_to_do_and_retries_failures_on_request(results, monkeypatch, capsys):
+def test_a_second_run_has_nothing_to_do_and_fails_if_all_of_its_fits_do(results, monkeypatch, capsys):
     assert call(monkeypatch, "study", "run", FAKE, "--results", results) == 0
     assert "12 fits, 12 of them finished before" in capsys.readouterr().out
-    assert call(monkeypatch, "study", "run", FAKE, "--results", results, "--estimators", "fails", "--sizes", "50") == 0
+    assert call(monkeypatch, "study", "run", FAKE, "--results", results, "--estimators", "fails", "--sizes", "50") == 1
     out = capsys.readouterr().out
     assert out.count("error: fails, only, n = 50") == 4
     assert "RuntimeError: planted" in out
 
 
+def test_retrying_leaves_failures_outside_the_plan(monkeypatch, tmp_path):
+    outside, inside = (Cell("only", 50, 0, name) for name in ("fails", "quick"))
+    with Store(tmp_path / "fake" / FILE, STUDY) as store:
+        for cell in (outside, inside):
+            store.write(cell, failure("crashed", "planted"))
+    assert call(monkeypatch, "study", "run", FAKE, "--results", tmp_path, *ONE, "--retry") == 0
+    with Store(tmp_path / "fake" / FILE, STUDY) as store:
+        assert {row["estimator"]: row["status"] for row in store.rows()} == {"quick": "ok", "fails": "crashed"}
+
+
 def test_a_run_of_which_nothing_comes_fails(monkeypatch, tmp_path):
     plan = ["--estimators", "fails", "--sizes", "50", "--replicates", "1"]
     assert call(monkeypatch, "study", "run", FAKE, "--results", tmp_path, *plan) == 1
+
+
+def test_a_study_file_that_was_edited_needs_a_word(monkeypatch, capsys, tmp_path):
+    path, arguments = tmp_path / "mine.py", [*ONE, "--results", tmp_path]
+    path.write_text(Path(FAKE).read_text())
+    assert call(monkeypatch, "study", "run", path, *arguments) == 0
+    path.write_text(path.read_text().replace("** -0.5", "** -0.25"))
+    assert call(monkeypatch, "study", "run", path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "another text of it" in error
+    assert error.count("\n") == 1
+    assert call(monkeypatch, "study", "run", path, *arguments, "--edited") == 0
+
+
+def test_the_report_says_which_commands_ran_and_keeping_draws_which_fits_have_none(monkeypatch, capsys, tmp_path):
+    plan = ["--estimators", "quick", "--sizes", "50,60", "--replicates", "2"]
+    assert call(monkeypatch, "study", "run", FAKE, *plan, "--results", tmp_path) == 0
+    assert (
+        call(monkeypatch, "study", "run", FAKE, *plan[:4], *plan[4:5], "3", "--keep-draws", "--results", tmp_path) == 0
+    )
+    assert "4 finished fits have no draws" in capsys.readouterr().err
+    call(monkeypatch, "study", "report", "--results", tmp_path)
+    page = (tmp_path / "fake" / "report.html").read_text(encoding="utf-8")
+    for replicates in (2, 3):
+        line = f"bayes-moe study run {FAKE} --estimators quick --sizes 50,60 --replicates {replicates}\n"
+        assert page.count(line) == 1
+
+
+def test_work_after_the_fits_is_for_the_whole_plan_and_does_not_resume(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "_leave", sys.exit)
+    path, arguments = tmp_path / "mine.py", ["--results", tmp_path]
+    path.write_text(Path(FAKE).read_text() + EPILOGUE)
+    assert call(monkeypatch, "study", "run", path, *ONE, *arguments) == 0
+    assert "it is for the whole plan" in capsys.readouterr().out
+    assert call(monkeypatch, "study", "run", path, *arguments) == 130
+    assert "the work after them begins anew" in (error := capsys.readouterr().err)
+    assert "resumes" not in error
+
+
+def test_comparing_says_in_what_the_studies_differ(tmp_path):
+    other = replace(STUDY, name="other", seed=1)
+    with Store(tmp_path / "a", STUDY) as a, Store(tmp_path / "b", other) as b:
+        for store in (a, b):
+            store.write(next(STUDY.cells()), failure("error", "planted"))
+        assert "they differ" not in compare.table((STUDY, a), (STUDY, a))
+        assert "they differ in seed, study" in compare.table((STUDY, a), (other, b))
+
+
+def test_a_file_that_can_t_be_written_is_one_line(results, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "_leave", sys.exit)
+    (tmp_path / "file").touch()
+    assert call(monkeypatch, "study", "export", results / "fake", "--to", tmp_path / "file" / "fits.csv") == 1
+    error = capsys.readouterr().err
+    assert "a file or a connection failed: " in error
+    assert error.count("\n") == 1
+
+
+def test_a_terminal_without_accents_stops_nothing(results):
+    plain = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for command in (["run", FAKE, "--results", results], ["report", results / "fake"]):
+        done = subprocess.run([COMMAND, "study", *command], env=plain, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "Cramér" in (results / "fake" / "report.html").read_text(encoding="utf-8")
+
+
+def test_version_and_list(monkeypatch, capsys):
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"bayes-moe {version('bayes-moe')}\n"
+    assert call(monkeypatch, "study", "list") == 0
+    assert "flat, sloped; mle, mle-near, nuts" in capsys.readouterr().out
+
+
+def test_a_comma_at_the_end_is_no_size():
+    assert cli._sizes("1e2, 50,") == (50, 100)
 
 
 def test_narrowing_changes_the_plan_and_no_identity():

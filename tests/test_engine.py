@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import platform
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,20 @@ def test_a_cell_that_fails_is_a_row(tmp_path):
 
 def test_worker_processes_give_the_same(serial, tmp_path):
     assert run(tmp_path / FILE, recipe.find(FAKE).study(), scheduler="local", workers=2) == serial
+
+
+def test_a_cell_that_kills_its_worker_is_a_row_with_the_driver_s_provenance(tmp_path, monkeypatch):
+    class Deadly(Executor):
+        def submit(self, *_, **__):
+            future = Future()
+            future.set_exception(InterruptedError("the worker died"))
+            return future
+
+    pool = pools.Pool(Deadly(), lambda: 1, (InterruptedError,), processes=True)
+    monkeypatch.setattr(pools, "opened", lambda *_: contextlib.nullcontext(pool))
+    (row,) = run(tmp_path / FILE, recipe.narrow(STUDY, sizes=(50,), replicates=1)).values()
+    assert row["status"] == "crashed"
+    assert row["machine"] == platform.machine()
 
 
 @pytest.mark.slow
@@ -166,8 +182,35 @@ def test_schedulers_that_may_be_used(scheduler):
     pools.check(scheduler)
 
 
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
+    assert pools.cores() == len(os.sched_getaffinity(0))
+    for name in ("process_cpu_count", "sched_getaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    assert pools.cores() == os.cpu_count()
+
+
 def test_an_insecure_scheduler_needs_a_word():
     pools.check("tcp://10.0.0.1:8786", insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"replicates": {}}, "replicates has no entry 'quick', which sizes has"),
+        ({"settings": {}}, "settings has no entry 'quick', which sizes has"),
+        ({"estimators": {}}, "estimators has no entry 'quick', which settings has"),
+        ({"sizes": {"quick": 50}}, r"sizes\['quick'\] must be whole numbers \(int\) .* got 50"),
+        ({"sizes": {"quick": (50.5, 60)}}, r"sizes\['quick'\] must be whole numbers \(int\) .* got \(50.5, 60\)"),
+        ({"sizes": {"quick": tuple(np.array([50]))}}, r"sizes\['quick'\] must be whole numbers \(int\)"),
+        ({"replicates": {"quick": 0}}, r"replicates\['quick'\] must be a whole number .* got 0"),
+        ({"replicates": {"quick": {}}}, r"replicates\['quick'\] must be a whole number .* got {}"),
+        ({"regimes": STUDY.regimes * 2}, "each needs a name of its own, got only, only"),
+        ({"settings": STUDY.settings | {"quick": {"a": np.ones(2)}}}, r"settings\['quick'\] must be .* JSON"),
+    ],
+)
+def test_a_plan_that_does_not_fit_together_is_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        replace(STUDY, **changes)
 
 
 # Real processes, killed --------------------------------------------------------------------------------------------

@@ -207,6 +207,22 @@ def test_a_slope_that_is_not_the_theorems_is_far_from_it():
     assert away(found["c", 2].slope, found["c", 2].theory) > BAND
 
 
+def test_cells_of_one_data_set_are_not_independent():
+    """Both cells with one atom have the same errors: a second one adds nothing to what a data set says."""
+    rows = made_up_rows()
+    for row in rows:
+        first, second = (j for j in range(3) if row[f"error_occupancy_{j}"] == 1)
+        row[f"error_c_{second}"] = row[f"error_c_{first}"]
+    (found,) = (r for r in cell_rates.cell_rates(rows, K4, "em") if (r.parameter, r.atoms) == ("c", 1))
+    sizes = [500, 5000, 50_000]
+    alone = [[row[f"error_c_{cell_rates.occupancy(row).index(1)}"] for row in rows if row["n"] == n] for n in sizes]
+    assert found.counts == (80, 80, 80)
+    expected = rates.slope(sizes, [np.array(errors) for errors in alone], "mean")
+    assert (found.slope.value, found.slope.se, found.slope.df) == pytest.approx(
+        (expected.value, expected.se, expected.df), rel=1e-9
+    )
+
+
 def test_too_few_cells_have_no_slope():
     found = cell_rates.cell_rates(made_up_rows(replicates=2), K4, "em")
     assert all(rate.slope is None for rate in found if rate.atoms == 2)

@@ -1,4 +1,4 @@
-"""The irises: divisions, densities against others' codings, and the way to table and figure."""
+"""The irises: divisions, densities against others' codings, and the way to table and figure; the digits' table too."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 
 from bayes_moe import gaussian_gated
-from comparisons import iris, iris_figure
+from comparisons import digits, iris, iris_figure
 
 SAME = 1e-8
 BAND = 5.0  # standard errors
@@ -92,3 +92,25 @@ def test_table_and_figure(tmp_path, monkeypatch):
     assert "+0.100 [+0.100, +0.100]" in text
     assert result.gain(iris.ONE, iris.AGAINST)[0] == pytest.approx(-0.1)
     assert iris_figure.figure(result, tmp_path / "iris.png").stat().st_size > 10_000
+
+
+# Digits --------------------------------------------------------------------------------------------------------------
+
+
+def test_digits_intervals_allow_for_images_that_splits_share(tmp_path):
+    splits, rng = [digits.split(seed) for seed in range(3)], np.random.default_rng(0)
+    made = {
+        name: [digits.Prediction(rng.dirichlet(np.ones(10), size=digits.TEST), "gate passed") for _ in splits]
+        for name in digits.METHODS
+    }
+    result = digits.Result(splits, made)
+    value, half = result.means(digits.SCRATCH)["log score"]
+    values = result.scores(digits.SCRATCH)["log score"]
+    assert value == pytest.approx(values.mean())
+    error = values.std(ddof=1) * np.sqrt(1 / 3 + digits.TEST / (len(digits.load_digits().target) - digits.TEST))
+    assert half == pytest.approx(stats.t.ppf(0.975, 2) * error)
+    assert result.means(digits.SCRATCH)[digits.GAIN] == (0.0, 0.0)
+    text = digits.table(result)
+    assert f"{value:.3f} +- {half:.3f}" in text
+    assert text.count("gate passed: 3") == len(digits.METHODS)
+    assert digits.figure(result, tmp_path / "digits.png").stat().st_size > 10_000

@@ -1,6 +1,7 @@
 """Log-log slopes, their intervals, and the slopes of an efficient estimator."""
 
 import functools
+import warnings
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ SIZES = [1000, 3000, 10_000, 30_000, 100_000]
 REPLICATES = 40
 TABLES = 200
 COVERAGE = 0.91, 0.995  # of 95% intervals over 200 tables; over 1500 tables they cover 96.7%: medians are discrete
+TRIALS = 1000
+CALIBRATED = 0.92, 0.98  # of 95% intervals over them; what the study engine promises
 EXACT = 1e-12
 MONTE_CARLO = 0.05  # of the median of 4000 draws, and more
 
@@ -62,6 +65,37 @@ def test_interval_covers_the_true_slope_and_no_other(monkeypatch):
     assert COVERAGE[0] < covered[-0.5] < COVERAGE[1]
     assert max(covered[-0.375], covered[-0.625]) < 0.5
     assert np.mean([s.value for s in found]) == pytest.approx(-0.5, abs=0.01)
+
+
+def test_a_size_with_few_replicates_counts_by_its_share_of_the_variance():
+    errors = table(-0.5, seed=1)
+    plain = rates.slope(SIZES, errors)
+    errors[2] = errors[2][:2]  # the size in the middle, on which the slope hardly depends
+    found = rates.slope(SIZES, errors)
+    assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.1)
+    assert found.df > REPLICATES - 1
+
+
+@pytest.mark.parametrize("statistic", rates.STATISTICS)
+def test_intervals_of_unequal_sizes_are_calibrated(statistic, monkeypatch):
+    monkeypatch.setattr(rates, "RESAMPLES", 400)
+    rng, counts = np.random.default_rng(7), (40, 40, 40, 10)
+    lengths = [[np.linalg.norm(rng.normal(size=(c, 4)), axis=1) for c in counts] for _ in range(TRIALS)]
+    found = [rates.slope(SIZES[: len(counts)], errors, statistic) for errors in lengths]
+    assert CALIBRATED[0] <= np.mean([slope.covers(0.0) for slope in found]) <= CALIBRATED[1]
+    assert np.mean([slope.covers(0.25) for slope in found]) < 0.5
+
+
+def test_errors_of_zero_have_no_logarithm_and_no_warning():
+    ones, zeros, half = np.ones(8), np.zeros(8), np.repeat([1.0, 0.0, 1.0], [3, 3, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rates.slope([10, 100], [ones, zeros]) is None
+        assert rates.difference([10, 100], [ones, ones], [zeros, zeros]) is None
+        found = rates.slope([10, 100], [ones, half])
+        assert (found.value, found.low, found.high) == (0.0, -np.inf, np.inf)
+        assert rates.level(zeros) == (0.0, 0.0, np.inf)
+        assert rates.level(half, "median") == (1.0, 0.0, np.inf)
 
 
 def test_slope_is_printed_with_its_interval():
@@ -132,6 +166,15 @@ def test_interval_of_a_root_mean_square_covers_it():
     assert np.mean((found[:, 1] <= 1.2) & (found[:, 2] >= 1.2)) < 0.1  # planted: a fifth off is found
 
 
+@pytest.mark.parametrize("count", [4, 10, 40])
+def test_interval_of_a_root_mean_square_of_few_covers_it(count, monkeypatch):
+    monkeypatch.setattr(rates, "RESAMPLES", 400)
+    tables = np.abs(np.random.default_rng(3).normal(size=(TRIALS, count)))
+    found = np.array([rates.level(errors, "rmse", seed) for seed, errors in enumerate(tables)])
+    assert 0.9 < np.mean((found[:, 1] <= 1) & (found[:, 2] >= 1)) < 0.98  # percentiles of resampled: 69, 84, 92%
+    assert (found[:, 1] < found[:, 0]).all()
+
+
 # Other summaries, tests and paired differences ---------------------------------------------------------------------
 
 
@@ -164,10 +207,6 @@ def test_paired_difference_sees_through_what_both_share():
     assert (found.low, found.value, found.high) == pytest.approx((-0.1, -0.1, -0.1), abs=1e-9)
     unpaired = rates.difference(SIZES, faster, table(-0.5, seed=6))
     assert unpaired.high - unpaired.low > 0.05
-
-
-TRIALS = 1000
-CALIBRATED = 0.92, 0.98  # of 95% intervals; what the study engine promises
 
 
 @pytest.mark.slow

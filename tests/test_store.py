@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import sqlite3
 import tempfile
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from fake_study import study as STUDY
 from pyarrow import csv
 
-from comparisons import export
+from comparisons import export, study
 from comparisons.recipe import Recipe
 from comparisons.store import FILE, Damaged, Store, StoreError, recipe_of
 from comparisons.study import Cell
@@ -91,6 +92,19 @@ def test_cells_of_other_plans_count_and_those_of_other_settings_do_not(tmp_path)
         assert store.rows() == []
         store.write(other, {"status": "ok"})
         assert len(store.done()) == 2
+        assert store.left_out().startswith("1 fits in ")
+
+
+def test_fits_of_another_version_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "NUMERICS", 3)
+    fill(tmp_path / FILE)
+    monkeypatch.undo()
+    with Store(tmp_path / FILE, STUDY, reading=True) as store:
+        assert store.rows() == []
+        assert store.left_out().startswith(f"{len(CELLS)} fits in ")
+        assert f"(numerics 3; this is {study.NUMERICS})" in store.left_out()
+    with Store(fill(tmp_path / "new" / FILE), STUDY) as store:
+        assert store.left_out() == ""
 
 
 def test_a_cell_s_identity_holds_model_truth_and_seed():
@@ -110,14 +124,40 @@ def test_failures_are_forgotten_on_request(tmp_path):
     with Store(tmp_path / FILE, STUDY) as store:
         for cell, status in zip(CELLS, ("ok", "error", "crashed", "timeout", "failed_gate"), strict=False):
             store.write(cell, {"status": status})
-        assert store.forget_failures() == 3
-        assert [r["status"] for r in store.rows()] == ["ok", "failed_gate"]
+        assert store.forget_failures(CELLS[:3]) == 2
+        assert [r["status"] for r in store.rows()] == ["ok", "timeout", "failed_gate"]
 
 
 def test_the_recipe_is_kept(tmp_path):
     recipe = Recipe("fake.py", True, "text")
     fill(tmp_path / FILE, replace(STUDY, recipe=recipe))
     assert Recipe(**recipe_of(tmp_path / FILE)) == recipe
+
+
+def test_two_texts_of_a_study_file_do_not_mix(tmp_path):
+    first, second = (replace(STUDY, recipe=Recipe("fake.py", False, text)) for text in ("one", "two"))
+    Store(tmp_path / FILE, first).__exit__()
+    Store(tmp_path / FILE, second).__exit__()  # it holds no fits yet
+    fill(tmp_path / FILE, second)
+    with pytest.raises(ValueError, match="another text of it .*--edited"):
+        Store(tmp_path / FILE, first)
+    assert recipe_of(tmp_path / FILE)["source"] == "two"
+    Store(tmp_path / FILE, first, edited=True).__exit__()
+    assert recipe_of(tmp_path / FILE)["source"] == "one"
+
+
+def test_reading_writes_nothing(tmp_path):
+    path = fill(tmp_path / "ended" / FILE, replace(STUDY, recipe=Recipe("fake.py", True, "text")))
+    with Store(path, STUDY) as writer:
+        writer.write(Cell("only", 90, 0, "quick"), {"status": "ok"})
+        shutil.copytree(path.parent, tmp_path / "killed")  # what a driver that is killed leaves
+    moved = replace(STUDY, recipe=Recipe("elsewhere/fake.py", True, "text"))
+    for folder in (path.parent, tmp_path / "killed"):
+        before = {part: part.read_bytes() for part in folder.iterdir() if part.suffix != ".sqlite-shm"}
+        with Store(folder / FILE, moved, reading=True) as store:
+            assert len(store.rows()) == len(CELLS) + 1
+        assert {part: part.read_bytes() for part in folder.iterdir() if part.suffix != ".sqlite-shm"} == before
+    assert len(before) == 2
 
 
 # What is refused ---------------------------------------------------------------------------------------------------
@@ -154,7 +194,7 @@ def test_a_flipped_bit_in_a_value_is_found_and_one_row_runs_again(tmp_path):
     flip(path, path.read_bytes().index(b'"value": 2.0') + len('"value": '))
     damaged = path.read_bytes()
     with pytest.raises(Damaged, match="checksum"):
-        Store(path, STUDY, repair=False)
+        Store(path, STUDY, reading=True)
     with Store(path, STUDY) as store:
         assert len(store.rows()) == len(CELLS) - 1
         assert f"{len(CELLS) - 1} of its rows" in store.notice
@@ -190,7 +230,7 @@ def test_a_truncated_file_is_set_aside_and_never_overwritten(tmp_path, size):
 def test_no_sqlite_file_is_damaged(tmp_path):
     (tmp_path / FILE).write_text("not a database, " * 100)
     with pytest.raises(Damaged, match="is damaged"):
-        Store(tmp_path / FILE, STUDY, repair=False)
+        Store(tmp_path / FILE, STUDY, reading=True)
     with pytest.raises(Damaged, match="is damaged"):
         recipe_of(tmp_path / FILE)
 
@@ -235,6 +275,26 @@ def test_a_read_only_store_is_named():
         folder.chmod(0o755)
 
 
+def test_archived_results_are_read_where_nothing_can_be_written():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = fill(folder / FILE, replace(STUDY, recipe=Recipe("fake.py", True, "text")))
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        with unprivileged():
+            assert recipe_of(path)["name"] == "fake.py"
+            with Store(path, STUDY, reading=True) as store:
+                assert len(store.rows()) == len(CELLS)
+        folder.chmod(0o755)
+
+
+def test_a_file_without_tables_is_empty_not_damaged(tmp_path):
+    (tmp_path / FILE).touch()
+    for read in (recipe_of, lambda path: Store(path, STUDY, reading=True)):
+        with pytest.raises(ValueError, match="there are no results in .* yet"):
+            read(tmp_path / FILE)
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(StoreError, match="can't be kept at"):
@@ -256,6 +316,11 @@ def test_exports_hold_every_row_with_its_provenance(tmp_path):
         assert rows[0]["seconds"] == 0.5
         assert rows[-1]["value"] == records[-1]["value"]
         assert sorted(row["notes"] or "" for row in rows)[-1] == "a; b"
+
+
+def test_a_column_of_several_kinds_is_exported_as_strings(tmp_path):
+    path = export.write([{"x": 3.5}, {"x": "none"}, {}], tmp_path / "fits.parquet")
+    assert pq.read_table(path).to_pylist() == [{"x": "3.5"}, {"x": "none"}, {"x": None}]
 
 
 def test_exports_need_a_known_suffix_and_rows(tmp_path):
