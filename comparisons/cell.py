@@ -21,6 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bayes_moe.data import float64
 from comparisons import estimators
@@ -28,6 +29,9 @@ from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study
 
 PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
+# The rounding of sums hangs on how many threads BLAS has, and a limit is the process's: the engine, around all cells,
+# and each cell set the same.
+ONE_BLAS_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
 MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the units in which the system counts memory
 
 
@@ -83,14 +87,13 @@ def failure(status: str, error: str) -> dict[str, object]:
 
 
 @float64
+@ONE_BLAS_THREAD
 def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     x, y, truth = study.data(cell)
     regime = study.regime(cell.regime)
     problem = estimators.Problem(regime.moe, x, y, truth)
     estimate = study.estimators[cell.estimator](problem, study.fit_key(cell), study.settings[cell.estimator])
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what is not finite is an error, which a warning would only repeat
+    with np.errstate(over="ignore", invalid="ignore"):  # a warning would only repeat the error below
         measured = measure(regime, estimate.draws, truth)
     if lost := [name for name, value in measured.items() if not math.isfinite(value)]:
         raise FloatingPointError(f"not finite: {', '.join(lost)}")

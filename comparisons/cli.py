@@ -116,7 +116,7 @@ def run(  # noqa: PLR0913 - one for each option
     planned = set(plan.cells())
     _conclude(study, folder, rows, planned >= set(study.cells()))
     typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
-    statuses = [row["status"] for row in rows if _cell(row) in planned]
+    statuses = [row["status"] for row in rows if Cell.of(row) in planned]
     if statuses and all(status in FAILED for status in statuses):
         raise typer.Exit(1)
 
@@ -129,17 +129,13 @@ def _fitted(plan: Study, store: Store, retry: bool, workers: int | None, options
     if retry:
         store.forget_failures(plan.cells())
     if options["keep_draws"]:
-        finished = {_cell(row) for row in store.rows() if row["status"] not in FAILED} & set(plan.cells())
+        finished = {Cell.of(row) for row in store.rows() if row["status"] not in FAILED} & set(plan.cells())
         bare = sum(not engine.draws_path(store, cell).exists() for cell in finished)
         if bare:
             typer.echo(f"{bare} finished fits have no draws; only another --results folder gets them.", err=True)
     with Progress(plan, store) as progress:
         engine.run(plan, store, progress.show, workers, **options)
     return store.rows()
-
-
-def _cell(row: dict[str, object]) -> Cell:
-    return Cell(*(row[name] for name in compare.CELL))
 
 
 def _conclude(study: Study, folder: Path, rows: summary.Rows, whole: bool) -> None:

@@ -43,7 +43,7 @@ def _common(left: summary.Rows, right: summary.Rows) -> str:
 
 def _differences(first: Study, second: Study, rows: Sequence[summary.Rows]) -> list[str]:
     """A line that says in what the fits that both hold differ by their identity, if they do."""
-    left, right = ({Cell(*(r[k] for k in CELL)) for r in part} for part in rows)
+    left, right = ({Cell.of(r) for r in part} for part in rows)
     pairs = [(first.identity(cell), second.identity(cell)) for cell in left & right]
     names = {name for a, b in pairs for name in a.keys() | b.keys() if a.get(name) != b.get(name)}
     return [f"other fits under the same labels: they differ in {', '.join(sorted(names))}"] if names else []

@@ -42,6 +42,7 @@ def check(scheduler: str | None, timeout: float | None = None, insecure: bool = 
         raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
 
 
+@one_cell.ONE_BLAS_THREAD
 def run(
     study: Study,
     store: Store,

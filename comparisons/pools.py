@@ -24,6 +24,8 @@ ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")
 }
 
+ANY_PORT = "127.0.0.1:0"  # of the dashboard, if Bokeh is there: that of another cluster may be taken
+
 # Ctrl-C reaches the whole process group; it is the driver's to answer.
 QUIET = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
@@ -129,7 +131,7 @@ def _local(count: int) -> Iterator[Pool]:
 
     # The engine itself decides what to do about a cell whose worker died.
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.multiprocessing-method": "spawn"}
-    options = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "env": ENVIRONMENT, "preload": [QUIET]}
+    options = {"dashboard_address": ANY_PORT, "silence_logs": logging.CRITICAL, "env": ENVIRONMENT, "preload": [QUIET]}
     with (
         dask.config.set(settings),
         LocalCluster(n_workers=count, threads_per_worker=1, processes=True, **options) as cluster,

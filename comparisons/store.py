@@ -178,7 +178,7 @@ class Store:
 
     def _cell(self, key: str, about: dict) -> Cell | None:
         """Cell of a stored identity; None if this study, as it is now, has no cell with that key."""
-        cell = Cell(*(about[name] for name in ("regime", "n", "replicate", "estimator")))
+        cell = Cell.of(about)
         known = cell.estimator in self.study.settings and any(r.name == cell.regime for r in self.study.regimes)
         return cell if known and self.key(cell) == key else None
 

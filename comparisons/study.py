@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,11 @@ class Cell:
     n: int
     replicate: int
     estimator: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, object]) -> Cell:
+        """Cell of a row or of a stored identity."""
+        return cls(*(record[field.name] for field in fields(cls)))
 
 
 @dataclass(frozen=True)

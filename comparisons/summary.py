@@ -146,7 +146,7 @@ def progress(rows: Rows, study: Study) -> str:
     """Fits planned, of these done and failed, fits beyond the plan if any, and seconds a fit."""
     plan = set(study.cells())
     planned = Counter((cell.regime, cell.estimator) for cell in plan)
-    inside = [Cell(r["regime"], r["n"], r["replicate"], r["estimator"]) in plan for r in rows]
+    inside = [Cell.of(r) in plan for r in rows]
     head = "" if all(inside) else f"{BEYOND:>{len(BEYOND) + 2}}"
     lines = [f"{'':<32}{'planned':>9}{'done':>9}{'failed':>9}{head}{'s a fit':>9}"]
     for regime in study.regimes:

@@ -86,24 +86,24 @@ def fit(
     """
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
     starts = starting.draw(objective, n_init, random_state, init)
-    thin = objective.thinned(THIN) if objective.data.n >= 5 * THIN else None
+    scaled = _Scaled(objective)
+    thin = _Scaled(objective.thinned(THIN)) if objective.data.n >= 5 * THIN else None
 
     def go(free: np.ndarray) -> Start:
-        return climb(objective, free if thin is None else _nearer(objective, thin, free, tol), max_iter, tol)
+        return climb(scaled, free if thin is None else _nearer(objective, thin, free, tol), max_iter, tol)
 
     return finish(objective, starting.run_all(go, starts), "newton")
 
 
-def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float) -> Start:
+def climb(scaled: _Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
     """Maximise from one start."""
-    scaled = _Scaled(objective)
-    history = [objective.value_and_grad(free)[0]]
+    history = [scaled.objective.value_and_grad(free)[0]]
     result = _inside(scaled, free * scaled.units, max_iter, tol, history)
     if result is None:
         result = maximise(
             scaled.value_and_grad,
             np.clip(free * scaled.units, *scaled.bounds.T),
-            objective.total,
+            scaled.total,
             bounds=scaled.bounds,
             max_iter=max_iter,
             gtol=tol,
@@ -166,7 +166,7 @@ def _flat(hessian: np.ndarray) -> bool:
     return bool(values.min() < FLAT * values.max())
 
 
-def _nearer(objective: Objective, thin: Objective, free: np.ndarray, tol: float) -> np.ndarray:
+def _nearer(objective: Objective, thin: _Scaled, free: np.ndarray, tol: float) -> np.ndarray:
     """Where a climb on thinned data ends, if that is higher than the start; the trust region then needs a few steps."""
     with contextlib.suppress(ValueError, ArithmeticError, np.linalg.LinAlgError):
         end = climb(thin, free, THIN_STEPS, max(tol, THIN_TOL)).free

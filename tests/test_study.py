@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 from bayes_moe import diagnostics
@@ -49,6 +50,21 @@ def test_rows_are_the_plan_and_no_cell_failed(rows):
 
 def test_workers_and_order_change_nothing(rows, tmp_path):
     assert without_time(run(SMALL, tmp_path / "serial.sqlite", workers=1)) == without_time(rows)
+
+
+def test_blas_has_one_thread_in_every_cell_also_when_others_end(tmp_path, monkeypatch):
+    seen, original = [], cell.measure
+
+    def look(*args):
+        seen.extend(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return original(*args)
+
+    monkeypatch.setattr(cell, "measure", look)
+    with threadpool_limits(2, user_api="blas"):
+        run(SMALL, tmp_path / "watched.sqlite")
+        cell.run(SMALL, next(SMALL.cells()))
+    assert len(seen) >= 7
+    assert set(seen) == {1}
 
 
 def test_a_study_compiles_once_for_each_size(rows, tmp_path):
