@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
@@ -22,6 +23,7 @@ from bayes_moe.modes import Layout
 from bayes_moe.moe import MoE
 from bayes_moe.normal import Normal
 from bayes_moe.parameters import Params
+from bayes_moe.sampler import Between
 
 CONJUGATE = {
     "pi": dist.Dirichlet,
@@ -35,8 +37,8 @@ CONJUGATE = {
 Priors = Mapping[str, Distribution]
 
 
-def between(moe: object, args: tuple, sweeps: int) -> Callable[..., HMCState] | None:
-    """What moves a chain between two transitions: :func:`refreshed`, or nothing without sweeps.
+def between(moe: object, args: tuple, sweeps: int) -> Between | None:
+    """What moves a chain between two transitions, :func:`refreshed`, and its labels; nothing without sweeps.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def between(moe: object, args: tuple, sweeps: int) -> Callable[..., HMCState] | 
 
     Returns
     -------
-    callable or None
+    Between or None
 
     Raises
     ------
@@ -68,7 +70,7 @@ def between(moe: object, args: tuple, sweeps: int) -> Callable[..., HMCState] | 
                 f"sweeps must be 0 unless the prior of {name} is of the family {family.__name__}, got "
                 f"sweeps={sweeps} with {type(given).__name__}. Leave sweeps out, or give such a prior."
             )
-    return refreshed
+    return Between(refreshed, rotated)
 
 
 def _has_sweeps(moe: object) -> bool:
@@ -238,3 +240,26 @@ def refreshed(
     fine = jnp.isfinite(new[1]) & jnp.isfinite(new[2]).all()
     z, value, grad = (jnp.where(fine, one, other) for one, other in zip(new, old, strict=True))
     return state._replace(z=z, potential_energy=value, z_grad=grad, rng_key=keys[0])
+
+
+def rotated(args: tuple, where: Layout, free: np.ndarray) -> list[np.ndarray]:
+    """Free vectors of the same mixing measure in which every expert has every label once.
+
+    Sweeps switch labels. Whitened for one labelling, a chain in another takes far too long steps: it diverges.
+
+    Parameters
+    ----------
+    args : tuple
+        Of :func:`bayes_moe.nuts.summed_model`.
+    where : Layout
+    free : ndarray
+    """
+    ((moe, prior, _),) = args
+    maps = {name: biject_to(prior[name].support) for name, _ in where.shapes}
+    params = {name: maps[name](value) for name, value in where.sites(jnp.asarray(free)).items()}
+
+    def turned(shift: int) -> np.ndarray:
+        sites = {name: maps[name].inv(jnp.roll(value, shift, axis=0)) for name, value in params.items()}
+        return np.asarray(where.free(sites))
+
+    return [turned(shift) for shift in range(moe.gate.experts)]

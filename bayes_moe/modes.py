@@ -230,19 +230,24 @@ def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
     return Modes(free, -np.array([r.fun for r in finite]), spread)
 
 
-def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndarray, str]:
-    """Inverse root of the absolute curvature at the best mode, and a word on it.
+def whitening(
+    negative: Objective, modes: Modes, where: Layout, points: Sequence[np.ndarray] | None = None
+) -> tuple[np.ndarray, str]:
+    """Inverse root of the absolute curvature at the best mode, or averaged over ``points``, and a word on it.
 
     Curvature comes from central differences of the gradient: a preconditioner need not be exact. Negative or tiny
     eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least 1e-6 of the largest:
     the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where the curvature is not
-    finite the factor is the identity. A direction along which next to nothing bounds the posterior, as under a flat
+    finite the factor is the identity. ``points`` are those among which a chain jumps: averaged, the factor suits the
+    stiffest of them, or nearly. A direction along which next to nothing bounds the posterior, as under a flat
     prior where the likelihood has its maximum at infinity, is warned of by name.
     """
     mode = modes.free[0]
     steps = np.diag(np.finfo(mode.dtype).eps ** 0.25 * modes.spread)
-    rows = [(negative(mode + h)[1] - negative(mode - h)[1]) / (2.0 * h.sum()) for h in steps]
-    hessian = (np.array(rows) + np.array(rows).T) / 2.0
+    around = [mode] if points is None else points
+    slopes = [sum(negative(point + h)[1] - negative(point - h)[1] for point in around) for h in steps]
+    hessian = np.array(slopes) / (2.0 * len(around) * steps.sum(axis=0)[:, None])
+    hessian = (hessian + hessian.T) / 2.0
     if not np.isfinite(hessian).all():
         return np.eye(len(mode), dtype=mode.dtype), "identity: the curvature at the mode is not finite"
     values, vectors = np.linalg.eigh(hessian)
@@ -262,7 +267,8 @@ def whitening(negative: Objective, modes: Modes, where: Layout) -> tuple[np.ndar
             stacklevel=4,
         )
     factor = (vectors / np.sqrt(np.maximum(np.abs(values), floor))).astype(mode.dtype)
-    return factor, f"curvature at the mode{word}"
+    place = "at the mode" if points is None else f"at the mode, averaged over {len(around)} labellings"
+    return factor, f"curvature {place}{word}"
 
 
 def near_normal(negative: Objective, modes: Modes, factor: np.ndarray) -> bool:

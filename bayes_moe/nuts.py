@@ -198,7 +198,7 @@ def sample(  # noqa: PLR0913 - one for each setting
     key = as_key(rng_key)
     with jax.enable_x64(dtype != "float32"):
         target, args, model, model_args = _problem(moe, x, y, prior)
-        refresh = gibbs.between(moe, args, sweeps)
+        between = gibbs.between(moe, args, sweeps)
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
         start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)
@@ -210,7 +210,7 @@ def sample(  # noqa: PLR0913 - one for each setting
 
         with tqdm(total=total, desc="NUTS", unit="draw", delay=2, disable=not progress_bar) as bar:
             layout, draws = sampler.run(
-                target, args, key, settings, start, until_ess, bar.update, light, meanwhile, refresh
+                target, args, key, settings, start, until_ess, bar.update, light, meanwhile, between
             )
         groups = datatree.groups(model, model_args, layout, draws, settings, key, extra)
     about = {

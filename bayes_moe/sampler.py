@@ -55,12 +55,29 @@ LOOKS = 50  # draws at which it is measured
 Refresh = Callable[..., HMCState]
 
 
+class Between(NamedTuple):
+    """What moves a chain between transitions; module-level functions, as the model.
+
+    Parameters
+    ----------
+    refresh : callable
+        From NUTS's state, ``problem``, the layout, the potential of ``u`` and ``settings.sweeps`` to a state; it leaves
+        the posterior as it is.
+    alike : callable
+        From arguments of the model, layout and a mode to the free vectors among which such moves lead, as those with
+        other labels: the sampler is whitened by the curvature averaged over them.
+    """
+
+    refresh: Refresh
+    alike: Callable[[tuple, Layout, np.ndarray], Sequence[np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a sampling run depends on besides model, data and key.
 
     ``target_accept_prob`` None means ACCEPT, or ACCEPT_NORMAL where the posterior is near normal: whitened, it then
-    takes longer steps without harm. ``sweeps`` is how often ``refresh`` (see :func:`run`) goes before each transition.
+    takes longer steps without harm. ``sweeps`` is how often :class:`Between`'s ``refresh`` goes before each transition.
     """
 
     num_warmup: int = 300
@@ -151,7 +168,7 @@ def run(
     on_progress: Callable[[int], None] = lambda transitions: None,
     light: tuple | None = None,
     meanwhile: Callable[[Layout], None] = lambda where: None,
-    refresh: Refresh | None = None,
+    between: Between | None = None,
 ) -> tuple[Layout, Draws]:
     """Sample a model's posterior.
 
@@ -174,9 +191,8 @@ def run(
         said about the draws use ``args``.
     meanwhile : callable
         Called once the modes are found, while the sampler may still be compiling.
-    refresh : callable, optional
-        Moves a chain between transitions and leaves the posterior as it is: from NUTS's state, ``problem``, the layout,
-        the potential of ``u`` and ``settings.sweeps`` to a state. Module-level, as ``model``.
+    between : Between, optional
+        What moves a chain between transitions.
 
     Returns
     -------
@@ -188,11 +204,14 @@ def run(
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, max(settings.num_chains, SEARCHES), start)
     shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
-    kernel = _kernel(model, where, shared, refresh)  # what the others say does not change the executable
+    kernel = _kernel(
+        model, where, shared, between and between.refresh
+    )  # what the others say does not change the executable
     _compile_ahead(kernel, args if light is None else light, starts[0], keys[0])
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
-    factor, preconditioner = whitening(negative, modes, where)
+    alike = None if between is None else between.alike(args, where, modes.free[0])
+    factor, preconditioner = whitening(negative, modes, where, alike)
     meanwhile(where)
     points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
     accept = settings.target_accept_prob

@@ -20,13 +20,14 @@ from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
 from comparisons.estimators import Draws, Estimate, Estimator, Problem, account, credible, ladder
-from mle import em, starts
+from mle import em, newton, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected
 from mle.objective import Objective
 
 ATOM_SD = 0.005  # of the published starts' noise on c, a and b, times n^-.083
 VARIANCE_SD = 0.0005  # of that on Gamma and nu, times n^-.25
+SCORE = 1e-8  # of an observation, on average, at a maximum
 OURS = ("n_init", "max_iter", "tol", "thin", "prior_sd")  # settings of posteriors that are not NUTS's own
 PROBES = 5  # observations at which the log density of each draw is looked at
 
@@ -65,13 +66,20 @@ def published_start(truth: Params, experts: int, n: int, rng: np.random.Generato
 def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, near: bool = False) -> Estimate:
     """EM from ``n_init`` data-driven starts, or published ones; at most ``max_iter`` steps, each to ``tol``.
 
-    With ``max_iter`` one, the estimate of the published code, which stopped there; its status is "ok" then.
+    With ``max_iter`` one, the estimate of the published code, which stopped there; its status is "ok" then. With too
+    many experts EM crawls for thousands of steps and stops short: with ``newton``, so many steps of the trust region
+    follow from where each climb ended, to a point where the score vanishes.
     """
     moe, x, y, truth = problem
     climbed = climb_all(problem, generator(rng_key), settings, near)
     best = climbed[0]
     found = parameters.unflatten(moe.fields, jnp.asarray(best.free))
-    info = {"log_likelihood": best.log_likelihood, "iterations": best.n_iter, "certificate": best.message}
+    info = {
+        "log_likelihood": best.log_likelihood,
+        "iterations": best.n_iter,
+        "certificate": best.message,
+        "least_observations": float(len(x) * found["pi"].min()),
+    }
     status = "ok" if best.converged or settings["max_iter"] == 1 else "not converged"
     return Estimate({name: np.asarray(value)[None] for name, value in found.items()}, status, info)
 
@@ -88,8 +96,14 @@ def climb_all(
         experts = moe.gate.experts
         init = [published_start(truth, experts, len(x), rng) for _ in range(settings["n_init"])]
     drawn = starts.draw(objective, settings["n_init"], rng, init)
-    options = settings["max_iter"], settings["tol"], maximise_expected
-    return starts.run_all(lambda free: em.climb(objective, free, *options), drawn)
+    scaled = newton.Scaled(objective)
+
+    def climb(free: np.ndarray) -> Start:
+        start = em.climb(objective, free, settings["max_iter"], settings["tol"], maximise_expected)
+        steps = settings.get("newton", 0)
+        return newton.climb(scaled, start.free, steps, SCORE) if steps else start
+
+    return starts.run_all(climb, drawn)
 
 
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:

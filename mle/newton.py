@@ -86,8 +86,8 @@ def fit(
     """
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
     starts = starting.draw(objective, n_init, random_state, init)
-    scaled = _Scaled(objective)
-    thin = _Scaled(objective.thinned(THIN)) if objective.data.n >= 5 * THIN else None
+    scaled = Scaled(objective)
+    thin = Scaled(objective.thinned(THIN)) if objective.data.n >= 5 * THIN else None
 
     def go(free: np.ndarray) -> Start:
         return climb(scaled, free if thin is None else _nearer(objective, thin, free, tol), max_iter, tol)
@@ -95,8 +95,17 @@ def fit(
     return finish(objective, starting.run_all(go, starts), "newton")
 
 
-def climb(scaled: _Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
-    """Maximise from one start."""
+def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
+    """Maximise from one start.
+
+    Parameters
+    ----------
+    scaled : Scaled
+    free : ndarray
+        Free vector, in its own units.
+    max_iter, tol : int, float
+        As in :func:`fit`.
+    """
     history = [scaled.objective.value_and_grad(free)[0]]
     result = _inside(scaled, free * scaled.units, max_iter, tol, history)
     if result is None:
@@ -119,7 +128,7 @@ def climb(scaled: _Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start
     )
 
 
-class _Scaled:
+class Scaled:
     """An objective in units in which covariates are of size one; powers of two, so that bounds stay where they are."""
 
     def __init__(self, objective: Objective) -> None:
@@ -128,15 +137,17 @@ class _Scaled:
         self.bounds = None if objective.bounds is None else objective.bounds * self.units[:, None]
 
     def value_and_grad(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log likelihood and its gradient."""
         value, grad = self.objective.value_and_grad(point / self.units)
         return value, grad / self.units
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
+        """Second derivatives."""
         return self.objective.hessian(point / self.units) / np.outer(self.units, self.units)
 
 
 def _inside(
-    scaled: _Scaled, point: np.ndarray, max_iter: int, tol: float, history: list[float]
+    scaled: Scaled, point: np.ndarray, max_iter: int, tol: float, history: list[float]
 ) -> optimize.OptimizeResult | None:
     """Climb by the trust region; None where bounds matter: a step leaves them, or a direction is flat up to them."""
     low, high = (-np.inf, np.inf) if scaled.bounds is None else scaled.bounds.T
@@ -166,7 +177,7 @@ def _flat(hessian: np.ndarray) -> bool:
     return bool(values.min() < FLAT * values.max())
 
 
-def _nearer(objective: Objective, thin: _Scaled, free: np.ndarray, tol: float) -> np.ndarray:
+def _nearer(objective: Objective, thin: Scaled, free: np.ndarray, tol: float) -> np.ndarray:
     """Where a climb on thinned data ends, if that is higher than the start; the trust region then needs a few steps."""
     with contextlib.suppress(ValueError, ArithmeticError, np.linalg.LinAlgError):
         end = climb(thin, free, THIN_STEPS, max(tol, THIN_TOL)).free

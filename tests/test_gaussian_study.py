@@ -130,6 +130,25 @@ def test_em_that_stops_early_says_so():
     assert found.info["iterations"] == 3
 
 
+def test_newton_ends_where_an_em_step_changes_nothing():
+    problem = Problem(gaussian_gated(4, 1), *study().data(Cell("k4", 400, 1, "em-near")))
+
+    def moved(newton_steps):
+        settings = {"n_init": 1, "max_iter": 50, "tol": 1e-5, "newton": newton_steps}
+        found = mixtures.mle(problem, jax.random.key(0), settings, near=True)
+        params = {name: values[0] for name, values in found.draws.items()}
+        after = em.fit(problem.moe, problem.x, problem.y, init=params, max_iter=1)
+        change = max(np.abs(after.params[name] - params[name]).max() for name in params)
+        return found, after.log_likelihood - found.info["log_likelihood"], change
+
+    found, gain, change = moved(300)
+    assert found.status == "ok"
+    assert abs(gain) < 1e-8
+    assert change < 1e-5
+    assert found.info["least_observations"] == pytest.approx(400 * found.draws["pi"].min())
+    assert moved(0)[2] > 1e-4
+
+
 def test_modes_come_once_each_with_their_experts_in_one_order():
     problem = Problem(gaussian_gated(3, 1), *study().data(Cell("k3", 400, 0, "em")))
     modes = mixtures.em_modes(problem, jax.random.key(1), {"n_init": 5, "max_iter": 500, "tol": 1e-6})

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from gaussian_cases import CENTRE, MOE
+from numpyro.distributions import biject_to
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import potential_energy
 
@@ -14,6 +15,8 @@ from bayes_moe import contaminated, gaussian_gated, gibbs, nuts, priors, sampler
 from bayes_moe.data import Covariates, Observations, float64
 from bayes_moe.invariants import invariants
 from bayes_moe.modes import layout
+from comparisons import gaussian_studies, mixtures
+from comparisons.estimators import Problem
 
 EXACT = 1e-9  # of log densities
 SEEN = 1e-2  # a planted error changes log densities by more
@@ -225,6 +228,40 @@ def test_what_has_no_sweep_is_refused(moe, prior, says):
     y = np.stack([y, y], axis=1) if moe.real and moe.experts[-1].responses == 2 else y
     with pytest.raises(ValueError, match=says):
         nuts.sample(moe, np.arange(6.0)[:, None], y, rng_key=0, prior=prior, sweeps=1, progress_bar=False)
+
+
+@float64
+def test_every_expert_has_every_label_once_in_the_same_mixing_measure(case):
+    prior, params, _, data, _ = case
+    args = sampler.as_arrays(((PLANE, prior, data),))
+    where = layout(nuts.summed_model, args)
+    free = where.free({name: biject_to(prior[name].support).inv(value) for name, value in params.items()})
+    points = gibbs.rotated(args, where, np.asarray(free))
+    np.testing.assert_allclose(points[0], free, rtol=EXACT)
+    found = []
+    for point in points:
+        sites = where.sites(jnp.asarray(point))
+        found.append({name: biject_to(prior[name].support)(value) for name, value in sites.items()})
+        density = PLANE.log_likelihood(found[-1], data)
+        np.testing.assert_allclose(density, PLANE.log_likelihood(params, data), rtol=EXACT)
+    assert [int(np.argmin(np.abs(each["nu"] - params["nu"][0]))) for each in found] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_chains_whose_labels_switch_do_not_diverge(monkeypatch):
+    study = gaussian_studies.study("m1")
+    which = ("nuts", "k4", 2000, 3)
+    cell = next(each for each in study.cells() if (each.estimator, each.regime, each.n, each.replicate) == which)
+    x, y, truth = study.data(cell)
+    problem = Problem(study.regime("k4").moe, x, y, truth)
+    settings = study.settings["nuts"] | {"attempts": 1, "num_samples": 600}
+
+    def divergences():
+        return mixtures.posterior(problem, study.fit_key(cell), settings).info["divergences"]
+
+    assert divergences() == 0
+    monkeypatch.setattr(gibbs, "rotated", lambda args, where, free: [free])  # whitened for one labelling
+    assert divergences() > 50
 
 
 @pytest.mark.parametrize("sweeps", [-1, 1.5])

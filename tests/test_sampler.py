@@ -161,6 +161,14 @@ def test_curvature_is_that_of_the_density():
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(precision), rtol=1e-8)
 
 
+def test_curvature_is_averaged_over_points():
+    points = np.array([[0.0, 1.0], [2.0, -1.0], [0.5, 3.0]])
+    found = modes.Modes(points[:1], np.zeros(1), np.ones(2))
+    factor, words = modes.whitening(lambda free: (0.0, free + free**3), found, PAIR, points)
+    np.testing.assert_allclose(factor @ factor.T, np.diag(1 / np.mean(1 + 3 * points**2, axis=0)), rtol=1e-6)
+    assert "averaged over 3 labellings" in words
+
+
 def test_a_mode_at_infinity_under_a_flat_prior_is_named():
     moe = contaminated([[-9.0], [9.0]], activation="linear")
     x = np.linspace(-1.0, 1.0, 40)[:, None]
