@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from bayes_moe import contaminated, gaussian_gated, parameters
+from comparisons.peers import gaussian_em
 from mle import criteria, em, newton, responsibilities, uncertainty
 from mle.m_steps import maximise_closed, maximise_expected
 from mle.objective import Objective
@@ -313,3 +314,13 @@ def test_acceleration_respects_bounds():
     plain, fast = (em.fit(moe, x, y, n_init=2, random_state=0, bounds=bounds, accelerate=a) for a in (False, True))
     assert fast.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-4)
     assert all(np.abs(value).max() <= 1.0 for value in fast.params.values())
+
+
+@pytest.mark.slow
+def test_the_race_with_scikit_learn_is_over_the_same_steps():
+    _, _, apart = gaussian_em.race(400, 2, 1, 10, 0)
+    assert apart < SAME_VALUE
+    x, y, start = gaussian_em.problem(400, 2, 1, 0)
+    _, here = gaussian_em.ours(x, y, start, 10)
+    _, later = gaussian_em.theirs(x, y, start, 11)
+    assert abs(here - later) > 10 * SAME_VALUE
