@@ -23,7 +23,6 @@ from bayes_moe.modes import Layout
 from bayes_moe.moe import MoE
 from bayes_moe.normal import Normal
 from bayes_moe.parameters import Params
-from bayes_moe.sampler import Between
 
 CONJUGATE = {
     "pi": dist.Dirichlet,
@@ -37,8 +36,8 @@ CONJUGATE = {
 Priors = Mapping[str, Distribution]
 
 
-def between(moe: object, args: tuple, sweeps: int) -> Between | None:
-    """What moves a chain between two transitions, :func:`refreshed`, and its labels; nothing without sweeps.
+def check(moe: object, args: tuple, sweeps: int) -> None:
+    """Refuse sweeps for what has none.
 
     Parameters
     ----------
@@ -47,17 +46,13 @@ def between(moe: object, args: tuple, sweeps: int) -> Between | None:
         Of :func:`bayes_moe.nuts.summed_model`.
     sweeps : int
 
-    Returns
-    -------
-    Between or None
-
     Raises
     ------
     ValueError
         For another model than a Gaussian-gated one with full covariances and one response, or priors not conjugate.
     """
     if not sweeps:
-        return None
+        return
     if not _has_sweeps(moe):
         raise ValueError(
             "sweeps must be 0 for all models but gaussian_gated with full covariances and one response, got "
@@ -70,7 +65,6 @@ def between(moe: object, args: tuple, sweeps: int) -> Between | None:
                 f"sweeps must be 0 unless the prior of {name} is of the family {family.__name__}, got "
                 f"sweeps={sweeps} with {type(given).__name__}. Leave sweeps out, or give such a prior."
             )
-    return Between(refreshed, rotated)
 
 
 def _has_sweeps(moe: object) -> bool:
@@ -93,7 +87,7 @@ def sweep(key: Array, moe: MoE, prior: Priors, params: Params, data: Observation
     key : JAX key
     moe : MoE
     prior : mapping of str to Distribution
-        That :func:`between` accepts.
+        That :func:`check` accepts.
     params : dict of str to array
     data : Observations
         Each counts once, whatever its weight.

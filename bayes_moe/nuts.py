@@ -198,7 +198,8 @@ def sample(  # noqa: PLR0913 - one for each setting
     key = as_key(rng_key)
     with jax.enable_x64(dtype != "float32"):
         target, args, model, model_args = _problem(moe, x, y, prior)
-        between = gibbs.between(moe, args, sweeps)
+        gibbs.check(moe, args, sweeps)
+        between = sampler.Between(gibbs.refreshed, gibbs.rotated) if sweeps else None
         light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
         start = _starts(moe, init)
         total = num_chains * (num_warmup + num_samples)

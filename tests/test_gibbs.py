@@ -11,12 +11,10 @@ from numpyro.distributions import biject_to
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import potential_energy
 
-from bayes_moe import contaminated, gaussian_gated, gibbs, nuts, priors, sampler
+from bayes_moe import contaminated, gaussian_gated, gibbs, modes, nuts, priors, sampler
 from bayes_moe.data import Covariates, Observations, float64
 from bayes_moe.invariants import invariants
 from bayes_moe.modes import layout
-from comparisons import gaussian_studies, mixtures
-from comparisons.estimators import Problem
 
 EXACT = 1e-9  # of log densities
 SEEN = 1e-2  # a planted error changes log densities by more
@@ -247,21 +245,25 @@ def test_every_expert_has_every_label_once_in_the_same_mixing_measure(case):
     assert [int(np.argmin(np.abs(each["nu"] - params["nu"][0]))) for each in found] == [0, 1, 2]
 
 
-@pytest.mark.slow
-def test_chains_whose_labels_switch_do_not_diverge(monkeypatch):
-    study = gaussian_studies.study("m1")
-    which = ("nuts", "k4", 2000, 3)
-    cell = next(each for each in study.cells() if (each.estimator, each.regime, each.n, each.replicate) == which)
-    x, y, truth = study.data(cell)
-    problem = Problem(study.regime("k4").moe, x, y, truth)
-    settings = study.settings["nuts"] | {"attempts": 1, "num_samples": 600}
+@float64
+def test_whitened_over_labellings_no_labelling_is_stiff():
+    """Leapfrog steps are stable up to 2 / root of the largest whitened curvature."""
+    x, y = MOE.simulate_joint(5, CENTRE, 400)
+    args = sampler.as_arrays(((MOE, priors.resolve(MOE), MOE.observe(x, y)),))
+    where = modes.layout(nuts.summed_model, args)
+    negative = modes.objective(nuts.summed_model, where, args)
+    starts = modes.draw_starts(nuts.summed_model, where, args, jax.random.key(0), 1, [CENTRE])
+    found = modes.find_modes(negative, starts)
+    points = gibbs.rotated(args, where, found.free[0])
+    curvature = jax.hessian(lambda free: potential_energy(nuts.summed_model, args, {}, where.sites(free)))
 
-    def divergences():
-        return mixtures.posterior(problem, study.fit_key(cell), settings).info["divergences"]
+    def stiffest(factor):
+        return max(np.linalg.eigvalsh(factor.T @ np.asarray(curvature(point)) @ factor)[-1] for point in points)
 
-    assert divergences() == 0
-    monkeypatch.setattr(gibbs, "rotated", lambda args, where, free: [free])  # whitened for one labelling
-    assert divergences() > 50
+    over_all, _ = modes.whitening(negative, found, where, points)
+    at_one, _ = modes.whitening(negative, found, where)
+    assert stiffest(over_all) < 1.1 * len(points)
+    assert stiffest(at_one) > 4 * len(points)
 
 
 @pytest.mark.parametrize("sweeps", [-1, 1.5])

@@ -205,7 +205,7 @@ BAD_FACTOR = np.array([[0.3, 0.0, 0.5], [0.0, -1.0, 0.0], [0.0, 0.0, 3.0]])
 @pytest.mark.parametrize("regime", REGIMES)
 def test_whitening_is_a_preconditioner_only(regime, monkeypatch, fits):
     model, _, x, y = problem(regime)
-    monkeypatch.setattr(sampler, "whitening", lambda negative, modes, where: (BAD_FACTOR, "bad"))
+    monkeypatch.setattr(sampler, "whitening", lambda *_: (BAD_FACTOR, "bad"))
     idata = draw(regime)
     assert not np.array_equal(idata["posterior"]["tau"], fits[regime]["posterior"]["tau"])
     assert_equals_quadrature(idata, quadrature(model, x, y))
