@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -101,7 +102,10 @@ def climb_all(
     def climb(free: np.ndarray) -> Start:
         start = em.climb(objective, free, settings["max_iter"], settings["tol"], maximise_expected)
         steps = settings.get("newton", 0)
-        return newton.climb(scaled, start.free, steps, SCORE) if steps else start
+        if not steps:
+            return start
+        end = newton.climb(scaled, start.free, steps, SCORE)
+        return replace(end, n_iter=start.n_iter + end.n_iter, history=start.history + end.history)
 
     return starts.run_all(climb, drawn)
 

@@ -21,6 +21,7 @@ from mle.starts import coordinate_scale
 
 THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one
+ROUNDING = 1e-12  # share of the log likelihood below which a gain can't be seen
 THIN_STEPS, THIN_TOL = 50, 1e-5
 
 
@@ -108,6 +109,7 @@ def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
     """
     history = [scaled.objective.value_and_grad(free)[0]]
     result = _inside(scaled, free * scaled.units, max_iter, tol, history)
+    at_rounding = result is not None and not result.success and _nothing_to_gain(scaled, result.x)
     if result is None:
         result = maximise(
             scaled.value_and_grad,
@@ -121,9 +123,9 @@ def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
     return Start(
         result.x / scaled.units,
         float(result.fun),
-        bool(result.success),
+        bool(result.success) or at_rounding,
         int(result.nit),
-        str(result.message),
+        "converged to rounding error" if at_rounding else str(result.message),
         tuple(history),
     )
 
@@ -170,6 +172,15 @@ def _inside(
         callback=look,
     )
     return None if left or (scaled.bounds is not None and _flat(result.hess)) else result
+
+
+def _nothing_to_gain(scaled: Scaled, point: np.ndarray) -> bool:
+    """Whether rounding hides what a Newton step would gain: the trust region then stops without success."""
+    value, grad = scaled.value_and_grad(point)
+    hessian = scaled.hessian(point)
+    if not np.isfinite(hessian).all() or np.linalg.eigvalsh(hessian)[-1] >= 0:
+        return False
+    return bool(-grad @ np.linalg.solve(hessian, grad) / 2 <= ROUNDING * abs(value))
 
 
 def _flat(hessian: np.ndarray) -> bool:

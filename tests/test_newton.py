@@ -64,6 +64,16 @@ def plain(params):
     return {name: value[0] for name, value in params.items()}
 
 
+def test_a_climb_that_rounding_ends_has_converged():
+    moe, _, x, y = draw_data()
+    fit = newton.fit(moe, x, y, n_init=4, random_state=0)
+    again = newton.fit(moe, x, y, init=fit.params, tol=1e-30)  # no score is that small
+    assert again.converged
+    assert "rounding" in again.starts[0].message
+    short = newton.fit(moe, x, y, init=ORIGIN, max_iter=2, tol=1e-30)
+    assert not short.converged
+
+
 # The optimum and its certificate -------------------------------------------------------------------------------
 
 
