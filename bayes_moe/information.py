@@ -198,6 +198,8 @@ def strong_identifiability(
     slopes = np.full(rows.shape[1], rows.shape[1] ** -0.5) if beta is None else check_real("beta", beta)
     for name, values in (("eta", points), ("x", rows), ("beta", slopes)):
         check_finite(name, values)
+    if slopes.shape != rows.shape[1:]:
+        raise ValueError(f"beta must have shape {rows.shape[1:]}, one slope for each column of x, got {slopes.shape}.")
     h, (n, d), p = _scalar_expert(expert, offset), rows.shape, points.shape[1]
     if h is not expert and p != d + offset:
         raise ValueError(f"eta must have {d + offset} columns, those of x{' and the offset' * offset}, got {p}.")

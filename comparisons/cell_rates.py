@@ -9,8 +9,8 @@ import numpy as np
 from bayes_moe.voronoi import RBAR
 from comparisons import rates
 from comparisons.store import FAILED
-from comparisons.study import Regime
-from comparisons.summary import Rows
+from comparisons.study import Regime, Study
+from comparisons.summary import POINT, Rows
 
 PARAMETERS = ("pi", "c", "Gamma", "a", "b", "nu")
 FEWEST = 5  # cells at a size, below which it is left out of a slope
@@ -96,6 +96,33 @@ def cell_rates(rows: Rows, regime: Regime, estimator: str) -> list[CellRate]:
         for atoms in dict.fromkeys(held for held, _ in kinds)
         for parameter in PARAMETERS
         for which in _told_apart(parameter, atoms, [vanishing for held, vanishing in kinds if held == atoms])
+    ]
+
+
+def records(rows: Rows, study: Study) -> list[dict[str, object]]:
+    """Return the slopes of every regime and estimator as flat records, for tables.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of a store.
+    study : Study
+
+    Returns
+    -------
+    list of dict
+        regime, estimate, atoms, parameter, slope with its interval (low, high), theory and corrected; ``n_min`` to
+        ``n_max`` are the sizes with enough such cells, ``fewest`` and ``most`` how many a size had.
+    """
+    return [
+        {"regime": regime.name, "estimate": POINT.get(name, name), "atoms": c.atoms, "parameter": c.title}
+        | {"slope": c.slope.value, "low": c.slope.low, "high": c.slope.high}
+        | {"theory": c.theory, "corrected": c.corrected, "n_min": c.sizes[0], "n_max": c.sizes[-1]}
+        | {"fewest": min(c.counts), "most": max(c.counts)}
+        for regime in study.regimes
+        for name in study.settings
+        for c in cell_rates(rows, regime, name)
+        if c.slope
     ]
 
 

@@ -71,11 +71,12 @@ def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
     for name, figure in drawn.items():
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
         figures.save(figure, *paths[-2:])
-    found = {"slopes.csv": slopes, "efficiency.csv": efficiency}
+    cells = cell_rates.records(records, study)
+    found = {"slopes.csv": slopes, "efficiency.csv": efficiency, "cells.csv": cells}
     made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
-    html = render(study, records, slopes, efficiency, drawn, store.path.parent, text, store.commands())
+    html = render(study, records, slopes, efficiency, cells, drawn, store.path.parent, text, store.commands())
     part = page.with_name(page.name + ".part")
     part.write_text(html, encoding="utf-8")
     part.replace(page)
@@ -97,6 +98,7 @@ def render(  # noqa: PLR0913 - one for each section
     records: summary.Rows,
     slopes: Sequence[dict],
     efficiency: Sequence[dict],
+    cells: Sequence[dict],
     drawn: dict[str, Figure],
     folder: Path,
     findings: str = "",
@@ -114,6 +116,8 @@ def render(  # noqa: PLR0913 - one for each section
         slope_tables=_slope_tables(slopes),
         efficiency_heads=EFFICIENCY_HEADS,
         efficiency=_efficiency([r for r in efficiency if r["statistic"] == "rmse"]),
+        cell_heads=CELL_HEADS,
+        cells=[_cell(r) for r in cells],
         figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
         folder=folder,
         findings=findings,
@@ -125,15 +129,14 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
     """Return what was found, section by section."""
     ran = [regime for regime in study.regimes if summary.sizes_of(records, regime)]
     sizes = summary.sizes_of(records)
+    optimisation_heads, optimisation_lines = _optimisation(records, ran)
     return {
         "pairs": _pairs(records, study, ran),
         "window_rule": f"{rates.WINDOW:.0%}",
         "window_heads": ["", *(f"n = {n:,}" for n in sizes), "window from"],
         "windows": [_window(regime, sizes) for regime in ran if regime.scales],
-        "cell_heads": CELL_HEADS,
-        "cells": [line for regime in ran for line in _cells(records, study, regime)],
-        "optimisation_heads": [*OPTIMISATION_HEADS, *_change(ran)],
-        "optimisation": [line for regime in ran for line in _optimisation(records, regime)],
+        "optimisation_heads": optimisation_heads,
+        "optimisation": optimisation_lines,
         "coverages": [line for regime in ran for line in _coverages(records, regime)],
         "failures": _failures(records, study.regimes),
         "messages": list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
@@ -206,28 +209,27 @@ def _efficiency(records: Sequence[dict]) -> Table:
     ]
 
 
-def _cells(rows: summary.Rows, study: Study, regime: Regime) -> Table:
-    """Slopes by the number of atoms in a Voronoi cell, for studies of mixing measures."""
+def _cell(r: dict) -> list[str]:
+    """Line of the table of slopes by the number of atoms in a Voronoi cell, for studies of mixing measures."""
+    found = rates.Slope(r["slope"], r["low"], r["high"])
     return [
-        [f"{regime.name}, {summary.POINT.get(name, name)}", str(c.atoms), c.title, str(c.slope)]
-        + [f"{c.theory:+.3f}", f"{c.corrected:+.3f}", f"{c.sizes[0]:,} to {c.sizes[-1]:,}"]
-        + [f"{min(c.counts)} to {max(c.counts)}"]
-        for name in study.settings
-        for c in cell_rates.cell_rates(rows, regime, name)
-        if c.slope
+        *(f"{r['regime']}, {r['estimate']}", str(r["atoms"]), r["parameter"], str(found)),
+        *(f"{r['theory']:+.3f}", f"{r['corrected']:+.3f}", f"{r['n_min']:,} to {r['n_max']:,}"),
+        f"{r['fewest']} to {r['most']}",
     ]
 
 
-def _change(ran: Sequence[Regime]) -> list[str]:
-    return [f"mean change of error, {summary.SYMBOLS.get(name, name)}" for name in ran[0].moe.fields]
-
-
-def _optimisation(rows: summary.Rows, regime: Regime) -> Table:
-    return [
+def _optimisation(rows: summary.Rows, ran: Sequence[Regime]) -> tuple[list[str], Table]:
+    """Heads and lines of the optimisation error; regimes may have other parameters than each other."""
+    names = list(dict.fromkeys(name for regime in ran for name in regime.moe.fields))
+    heads = [*OPTIMISATION_HEADS, *(f"mean change of error, {summary.SYMBOLS.get(name, name)}" for name in names)]
+    lines = [
         [regime.name, f"{o.n:,}", str(o.count), *(f"{v:.1%}" for v in (o.missed, o.won, o.below_truth))]
-        + [f"{value:.2g}" for value in o.error.values()]
+        + [f"{o.error[name]:.2g}" if name in o.error else "" for name in names]
+        for regime in ran
         for o in optimisation.summarise(rows, regime)
     ]
+    return heads, lines
 
 
 def _coverages(rows: summary.Rows, regime: Regime) -> Table:

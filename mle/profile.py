@@ -35,7 +35,8 @@ def intervals(
     """Profile-likelihood intervals of the coordinates of parameters.
 
     {t: 2 [l(estimate) - max over all other coordinates of l, with this one at t] <= q}, q the chi-square quantile with
-    one degree of freedom. They follow any smooth change of the parameter, and a skew likelihood, as Wald's do not.
+    one degree of freedom. They follow any smooth change of the parameter, and a skew likelihood, as Wald's do not. The
+    maximum is over all values: bounds of the fit do not bind here, and an end may lie beyond them.
 
     Parameters
     ----------

@@ -167,7 +167,10 @@ def test_a_study_runs_and_reports(tmp_path):
         engine.run(plan, store, lambda cell, row: None, 1)
         rows = store.rows()
         assert {row["status"] for row in rows} == {"ok"}
-        page = report.write(plan, store)[0].read_text()
+        page, *made = report.write(plan, store)
+    page = page.read_text()
+    (cells,) = (path for path in made if path.name == "cells.csv")
+    assert cells.read_text().startswith('"study","commit","regime","estimate","atoms","parameter","slope","low","high"')
     text = summary.table(rows, plan)
     assert "voronoi one EM step" in text
     assert "theory" in text
@@ -285,6 +288,24 @@ def test_table_names_every_occupancy():
     text = cell_rates.table(made_up_rows(), K4, "em")
     assert "(2, 1, 1)" in text
     assert "+" not in text.splitlines()[1]
+
+
+def test_records_hold_every_slope_with_its_cells():
+    rows = [row | {"estimator": "em-one-step"} for row in made_up_rows()]
+    plan = replace(study(), regimes=(K4,))
+    found = {(r["atoms"], r["parameter"]): r for r in cell_rates.records(rows, plan)}
+    assert len(found) == 12
+    (c,) = (rate for rate in cell_rates.cell_rates(rows, K4, "em-one-step") if (rate.atoms, rate.parameter) == (2, "c"))
+    wanted = {
+        "regime": "k4",
+        "estimate": summary.POINT["em-one-step"],
+        "atoms": 2,
+        "parameter": "c",
+        "n_min": 500,
+        "n_max": 50_000,
+    }
+    wanted |= {"slope": c.slope.value, "low": c.slope.low, "high": c.slope.high, "fewest": 40, "most": 40}
+    assert found[2, "c"] == wanted | {"theory": -0.125, "corrected": -0.125}
 
 
 # The published slopes ----------------------------------------------------------------------------------------------

@@ -307,3 +307,8 @@ BAD = {
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         strong_identifiability(*arguments)
+
+
+def test_gate_slopes_have_one_entry_for_each_column():
+    with pytest.raises(ValueError, match=r"beta must have shape \(2,\).*got \(3,\)"):
+        strong_identifiability("tanh", [[1.0, 2.0]], draw_x(50), beta=np.ones(3))

@@ -145,3 +145,13 @@ def test_an_estimator_that_leaves_is_an_error_and_ctrl_c_is_not():
 
     with pytest.raises(KeyboardInterrupt):
         outcome(stopped)
+
+
+def test_a_report_of_optimisation_error_keeps_each_parameter_in_its_column():
+    study = unlike(("constant-same", "relu"))  # the first has no beta
+    rows = rows_of(study, error=1.0, log_likelihood=0.0, likelihood_ratio=0.0)
+    rows += [row | {"estimator": "mle", "error_beta": 3.0} for row in rows]
+    heads, lines = report._optimisation(rows, study.regimes)
+    changes = {line[0]: dict(zip(heads, line, strict=True)) for line in lines}
+    found = {name: next(v for head, v in part.items() if head.endswith(", beta")) for name, part in changes.items()}
+    assert found == {"constant-same": "", "relu": "2"}
