@@ -41,7 +41,6 @@ def fit(
     tol: float = 1e-6,
     weights: object | None = None,
     m_step: MStep = maximise_expected,
-    accelerate: bool = False,
 ) -> Fit:
     """Maximise the log likelihood by EM from many starts.
 
@@ -63,16 +62,13 @@ def fit(
         Least values of variances (for a covariance matrix, of its eigenvalues), by parameter name, as in
         ``{"nu": 1e-6}``. None by default; those that act are named in the fit's certificate. Not beside ``bounds``.
     max_iter : int
-        EM steps for each start; of three steps, where accelerated.
+        EM steps for each start.
     tol : float
         A start has converged when the log likelihood still to be gained, by Aitken's extrapolation, is below this.
     weights : array-like, shape (n,), optional
         How often each observation counts.
     m_step : callable
         From (objective, free vector, responsibilities) to a free vector.
-    accelerate : bool
-        Whether to extrapolate after every second step (SQUAREM). It pays where EM crawls, as with too many experts.
-        The log likelihood still never falls.
 
     Returns
     -------
@@ -87,8 +83,12 @@ def fit(
 
     References
     ----------
-    Dempster, Laird and Rubin (1977); Jordan and Jacobs (1994); Böhning et al. (1994) for the stopping rule; Varadhan
-    and Roland (2008) for the extrapolation.
+    Dempster, Laird and Rubin (1977); Jordan and Jacobs (1994); Böhning et al. (1994) for the stopping rule.
+
+    Notes
+    -----
+    EM crawls where there are more experts than needed; :func:`mle.newton.fit` with ``init=fit.params`` ends the
+    climb in a few steps.
 
     Examples
     --------
@@ -101,8 +101,7 @@ def fit(
         moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
     )
     starts = starting.draw(objective, n_init, random_state, init)
-    advance = squared_step if accelerate else step
-    climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step, advance), starts)
+    climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts)
     return finish(objective, climbed, "em")
 
 
@@ -120,37 +119,12 @@ def step(objective: Objective, state: State, m_step: MStep) -> State:
     return State(free, *e_step(objective, free))
 
 
-def squared_step(objective: Objective, state: State, m_step: MStep) -> State:
-    """Two EM steps, then as far along their trend as the likelihood allows, and a third from there."""
-    first = step(objective, state, m_step)
-    second = step(objective, first, m_step)
-    trend = first.free - state.free
-    turn = second.free - first.free - trend
-    length = np.linalg.norm(trend) / max(np.linalg.norm(turn), np.finfo(float).tiny)
-    while length > 1.0 and np.isfinite(length):
-        free = state.free + 2 * length * trend + length**2 * turn
-        if objective.bounds is not None:
-            free = np.clip(free, *objective.bounds.T)
-        value, r = e_step(objective, free)
-        if value >= second.value:
-            return step(objective, State(free, value, r), m_step)
-        length = length / 2 if length > 2.0 else 1.0
-    return second
-
-
-def climb(
-    objective: Objective,
-    free: np.ndarray,
-    max_iter: int,
-    tol: float,
-    m_step: MStep,
-    advance: Callable[..., State] = step,
-) -> Start:
+def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float, m_step: MStep) -> Start:
     """EM from one start."""
     state = State(free, *e_step(objective, free))
     history = [state.value]
     for _ in range(max_iter):
-        state = advance(objective, state, m_step)
+        state = step(objective, state, m_step)
         history.append(state.value)
         if remaining_gain(history) < tol:
             break
