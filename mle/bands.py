@@ -2,8 +2,8 @@
 
 A band is estimate +- c se(u). The asymptotic ones are about the estimator's mean: the smoothing bias, of order h^2
 times the curve's second derivative, is left alone, so fit with a bandwidth below that of cross-validation (80 to 90% of
-it). The bootstrap sees some of that bias, since its c is of distances from the curves that responses were drawn from;
-its estimate of it is in ``Bands.bias``.
+it). The bootstrap sees that bias, since its c is of distances from the curves that responses were drawn from; its
+estimate of it is in ``Bands.bias``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bayes_moe.bands import Bands, check_level, critical
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations
 from mle import curve_bootstrap, curve_plan, kernel_em, labels
-from mle.curves import CurveFit
+from mle.curves import CurveFit, degenerate
 from mle.kernels import KERNELS, Kernel
 from mle.sandwich import standard_errors
 
 CONSTANTS = ("rice", "fan-zhang", "package")
-PILOT = 50  # replicates that tell how much too small dispersions come out
+PILOT = 50  # replicates that tell how much too flat curves come out, and too small dispersions
 PILOT_STREAM = 2**32 - 1  # of the key, beyond those of the replicates
 
 
@@ -115,8 +115,9 @@ def bootstrap(
     from the fit's curves, and numbered to be nearest to them. se(u) is the standard deviation over replicates; the
     simultaneous c is the ``level`` quantile of max_u |b(u) - estimate(u)| / se(u), for each curve.
 
-    Local fits follow the data, so that dispersions come out too small, and bands of responses drawn with them too
-    narrow. Responses are therefore drawn with delta less its bias, its mean over u, from a first, smaller bootstrap.
+    Fitted curves are flatter than the true ones, and dispersions smaller, since local fits follow the data: bands of
+    responses drawn from them are too narrow. Responses are therefore drawn from the fit less its bias, that of the
+    median curve of a first, smaller bootstrap (of delta its mean over u). The band stays around the fit.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def bootstrap(
     level : float
     simultaneous : bool
     pilot : int
-        Replicates of that first bootstrap; 0 to draw responses with the dispersions as fitted, as in the paper.
+        Replicates of that first bootstrap; 0 to draw responses from the fit as it is, as in the paper.
     workers : int, optional
         Threads; by default one for each core. Results do not depend on it.
 
@@ -197,17 +198,20 @@ def replicate_curves(
     if fit.model.components > labels.MOST:
         raise ValueError(f"fit must have at most {labels.MOST} components to align, got {fit.model.components}.")
     check_count("pilot", pilot, 0)
-    key, source = curve_bootstrap.root_key(random_state), fit
-    delta = fit.model.select(["delta"] * fit.model.response.dispersed) & ~fit.model.select(fit.fixed, "fixed")
-    scale = _scale(fit)
-    if pilot and delta.any():
-        found, _ = _refits(fit, scale, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
-        bias = np.mean(np.median(found, axis=0) - fit.level, axis=0)  # a median: some dispersions collapse
-        theta = np.array(fit.theta)
-        theta[:, : fit.model.size] -= np.where(delta, bias, 0.0)
-        source = replace(fit, theta=theta)
+    key, scale = curve_bootstrap.root_key(random_state), _scale(fit)
+    source = _freed(fit, scale, key, pilot, workers) if pilot else fit
     found, problems = _refits(source, scale, key, replicates, workers)
     return fit.level + (found - source.level), problems
+
+
+def _freed(fit: CurveFit, scale: np.ndarray, key: Array, pilot: int, workers: int | None) -> CurveFit:
+    """The fit less its bias."""
+    found, _ = _refits(fit, scale, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
+    bias = np.median(found, axis=0) - fit.level
+    delta = fit.model.select(["delta"] * fit.model.response.dispersed)
+    bias[:, delta] = bias[:, delta].mean(axis=0)
+    slope = np.gradient(bias, fit.scaled_grid, axis=0) if len(bias) > 1 else np.zeros_like(bias)
+    return replace(fit, theta=fit.theta - np.hstack([bias, fit.h * slope]))
 
 
 def _refits(
@@ -225,13 +229,21 @@ def _refits(
 
     found = curve_bootstrap.run(fit, plan.windows, refit, replicates, key, workers)
     curves = np.array([curve for curve, _ in found])
-    finite = np.isfinite(curves).all(axis=(1, 2))
-    if finite.mean() < 0.5:
+    sound = np.isfinite(curves).all(axis=(1, 2)) & ~_degenerate(fit, curves)
+    if sound.mean() < 0.5:
         raise ValueError(
-            f"fit must be stable enough to bootstrap: {int((~finite).sum())} of {replicates} refits failed."
+            f"fit must be stable enough to bootstrap: {int((~sound).sum())} of {replicates} refits failed."
         )
-    counts = (("failed and are left out", (~finite).sum()), ("did not converge", sum(not ok for _, ok in found)))
-    return curves[finite], tuple(f"{count} of {replicates} refits {what}" for what, count in counts if count)
+    counts = (("failed and are left out", (~sound).sum()), ("did not converge", sum(not ok for _, ok in found)))
+    return curves[sound], tuple(f"{count} of {replicates} refits {what}" for what, count in counts if count)
+
+
+def _degenerate(fit: CurveFit, curves: np.ndarray) -> np.ndarray:
+    """Which refits (replicates,) have a normal expert that collapsed or ran away, where the fit's own did not."""
+    if fit.model.response.name != "normal":
+        return np.zeros(len(curves), dtype=bool)
+    delta, y = fit.model.select(["delta"]), np.asarray(fit.data.y)
+    return (degenerate(curves[:, :, delta], y) & ~degenerate(fit.level[:, delta], y)).any(axis=(1, 2))
 
 
 def _scale(fit: CurveFit) -> np.ndarray:

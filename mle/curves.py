@@ -11,7 +11,7 @@ from bayes_moe.varying import VaryingCoefficient, by_name
 from mle.kernels import Kernel
 
 SATURATED = 12.0  # |gate score or logit| beyond which the likelihood is flat in it: separation within a window
-COLLAPSED = 1e-3  # share of the response's spread below which a normal expert's sd has collapsed
+COLLAPSED = 1e-3  # share of the response's spread below which a normal expert's sd has collapsed; 1 / it: run away
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class CurveFit:
             return [(large[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
         if self.model.response.name != "normal":
             return []
-        small = self.params["delta"] < np.log(COLLAPSED * np.asarray(self.data.y).std())
+        bad = degenerate(self.params["delta"], np.asarray(self.data.y))
         remedy = "has collapsed onto too few observations: raise h or use fewer components"
-        return [(small[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
+        return [(bad[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
 
     @property
     def status(self) -> str:
@@ -170,3 +170,8 @@ class CurveFit:
 def _places(u: np.ndarray) -> str:
     shown = ", ".join(f"{value:.3g}" for value in u[:4])
     return shown + (f" and {len(u) - 4} more" if len(u) > 4 else "")
+
+
+def degenerate(delta: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where log sds of normal experts are as far from the responses' as no fit of more than a few observations is."""
+    return np.abs(delta - np.log(y.std())) > -np.log(COLLAPSED)

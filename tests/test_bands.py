@@ -8,7 +8,7 @@ import oracle_varying as oracle
 import pytest
 
 from bayes_moe import varying_coefficient
-from mle import bands, kernel_em, labels
+from mle import bands, curve_bootstrap, kernel_em, labels
 
 SIMULATED = {0.90: 2.52, 0.95: 2.79}  # sup of smoothed noise, Epanechnikov, h = 0.21
 NEAR = 0.04  # Rice's constants lie .02 above; the published ones lie .13 off, one at each level
@@ -143,7 +143,7 @@ def test_the_bootstrap_does_not_depend_on_threads():
 
 def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
     fit = regression_fit()
-    found = bands.bootstrap(fit, random_state=0, replicates=60)
+    found = bands.bootstrap(fit, random_state=0, replicates=60, pilot=0)
     ratio = found.se / bands.asymptotic(fit).se
     assert 0.8 < np.median(ratio) < 1.2
     assert found.problems == ()
@@ -157,22 +157,54 @@ def test_a_pilot_bootstrap_frees_the_noise_of_its_bias():
     bias = np.median(plain.draws[..., 2], axis=0) - fit.level[:, 2]
     assert bias.max() < -0.02  # the log sd comes out too small
     wider = np.log(freed.se / plain.se)[:, :2]  # errors of a line are as large as the noise, the draws being the same
-    np.testing.assert_allclose(wider, -bias.mean(), atol=0.02)
+    np.testing.assert_allclose(wider, -bias.mean(), atol=0.03)
 
 
-def test_what_is_held_or_absent_needs_no_pilot():
+def test_a_pilot_bootstrap_finds_the_smoothing_bias():
+    """A sine comes out flatter by a factor; drawn from the fit as it is, responses show that factor of its bias."""
+    rng, grid, h = np.random.default_rng(0), np.linspace(0, 1, 20), 0.25
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=0)
+    u, none = np.linspace(0, 1, 600), np.zeros((600, 0))
+    y = np.sin(2 * np.pi * u) + rng.normal(scale=0.05, size=600)
+    fit = kernel_em.fit(model, none, none, u, y, h=h, grid=grid, random_state=0, fixed={"delta": np.log(0.05)})
+    inside = (grid > h) & (grid < 1 - h)
+    sine = np.sin(2 * np.pi * grid[inside])
+    kept, true = fit.level[inside, 0] @ sine / (sine @ sine), fit.level[inside, 0] - sine
+    shares = []
+    for pilot in (0, 50):
+        found = bands.bootstrap(fit, random_state=0, replicates=100, pilot=pilot).bias[inside, 0]
+        shares.append(found @ true / (true @ true))
+    plain, freed = shares  # near the share that smoothing keeps, and nearer to one; not it, since true bias has ends
+    assert abs(plain - kept) < 0.1
+    assert plain + 0.1 < freed
+    assert abs(freed - 1) < 0.15
+
+
+def test_what_is_held_stays_held():
     rng = np.random.default_rng(0)
-    model = varying_coefficient("poisson", 1, gate_features=0, expert_features=1)
     z, u, none = rng.normal(size=(80, 1)), rng.uniform(size=80), np.zeros((80, 0))
-    fits = [
-        kernel_em.fit(model, none, z, u, rng.poisson(3.0, 80), h=0.4, random_state=0),
-        kernel_em.fit(
-            regression_fit().model, none, z, u, rng.normal(size=80), h=0.4, random_state=0, fixed={"delta": 0.0}
-        ),
-    ]
-    for fit in fits:
-        draws = [bands.replicate_curves(fit, 0, 20, pilot=pilot)[0] for pilot in (0, 20)]
-        np.testing.assert_array_equal(*draws)
+    fit = kernel_em.fit(
+        regression_fit().model, none, z, u, rng.normal(size=80), h=0.4, random_state=0, fixed={"delta": 0.0}
+    )
+    draws, _ = bands.replicate_curves(fit, 0, 20, pilot=20)
+    assert (draws[..., 2] == 0).all()
+
+
+def test_refits_whose_dispersion_collapsed_are_left_out_and_counted(monkeypatch):
+    fit = regression_fit()
+    whole = bands.bootstrap(fit, random_state=0, replicates=20, pilot=0)
+    run = curve_bootstrap.run
+
+    def spoilt(*arguments):
+        (curve, converged), *rest = run(*arguments)
+        curve = curve.copy()
+        curve[3, 2] = -40.0
+        return [(curve, converged), *rest]
+
+    monkeypatch.setattr(curve_bootstrap, "run", spoilt)
+    found = bands.bootstrap(fit, random_state=0, replicates=20, pilot=0)
+    np.testing.assert_array_equal(found.draws, whole.draws[1:])
+    assert found.problems == ("1 of 20 refits failed and are left out",)
 
 
 def test_replicates_are_aligned_and_unaligned_ones_would_show():
