@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import optimize
 
+FEW = 250  # rows that are looked at first, or ten for each covariate
+
 
 def separated(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
     """Whether labels are completely or quasi-completely separated by linear scores; see :func:`direction`."""
@@ -37,15 +39,27 @@ def direction(x: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray | No
     n, d = x.shape
     if n == 0:
         return np.zeros((classes - 1, d))
+    if (step := n // max(FEW, 10 * d)) > 1 and _overlap(x[::step], codes[::step], classes):
+        return None
     largest = np.abs(x).max(axis=0)
     size = np.where(largest > 0, largest, 1.0)
-    unit = x / size
-    rows = [_contrasts(unit[codes == own], own, other, classes) for own in range(classes) for other in range(classes)]
-    margins = np.vstack([r for r in rows if r is not None])
+    margins = _margins(x / size, codes, classes)
     result = optimize.linprog(-margins.sum(axis=0), A_ub=-margins, b_ub=np.zeros(len(margins)), bounds=(-1, 1))
     if result.status != 0 or -result.fun <= 1e-8 * n:
         return None
     return result.x.reshape(classes - 1, d) / size
+
+
+def _overlap(x: np.ndarray, codes: np.ndarray, classes: int) -> bool:
+    """Whether these rows rule a direction out for all: it would separate them, or leave all their margins at zero."""
+    margins = _margins(x, codes, classes)
+    return np.linalg.matrix_rank(margins) == margins.shape[1] and direction(x, codes, classes) is None
+
+
+def _margins(x: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
+    """Rows whose products with the class vectors are the margins v_ik."""
+    rows = [_contrasts(x[codes == own], own, other, classes) for own in range(classes) for other in range(classes)]
+    return np.vstack([r for r in rows if r is not None])
 
 
 def _contrasts(x: np.ndarray, own: int, other: int, classes: int) -> np.ndarray | None:

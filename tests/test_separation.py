@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
+from mle import separation
 from mle.separation import separated
 
 RIDGES = 1e-4, 1e-7
@@ -39,6 +40,30 @@ OBVIOUS = {
 def test_two_classes(x, y, answer):
     assert separated(x, y, 2) is answer
     assert separated(x, 1 - y, 2) is answer
+
+
+def many_rows(kind):
+    """Return 2000 rows: of overlapping classes, or separated by the one row whose second covariate is not zero."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2000, 2)), rng.integers(2, size=2000)
+    if kind == "one row":
+        x[:, 1] = 0.0
+        x[1001, 1], y[1001] = 1.0, 1
+    return x, y
+
+
+@pytest.mark.parametrize("kind", ["overlapping", "one row"])
+def test_few_rows_settle_the_matter_only_where_they_can(kind, monkeypatch):
+    x, y = many_rows(kind)
+    seen, solve = [], separation.optimize.linprog
+
+    def counted(*arguments, **options):
+        seen.append(len(options["A_ub"]))
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(separation.optimize, "linprog", counted)
+    assert separated(x, y, 2) is (kind == "one row")
+    assert seen == ([2000] if kind == "one row" else [250])
 
 
 def three_classes(rows=30):
