@@ -11,13 +11,15 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from comparisons import cell_rates, coverage, export, figures, optimisation, rates, summary
+from comparisons import cell_figure, cell_rates, coverage, export, figures, optimisation, rates, summary
 from comparisons.store import FAILED, Store
 from comparisons.study import Regime, Study
 
 Table = list[list[str]]
 CAPTIONS = {
     "findings": "What this study asks beside errors by sample size; the numbers are in the tables above.",
+    "cells": "Slopes of mean errors by the number of fitted atoms in a true atom's Voronoi cell. Grey: the theorem's, "
+    "an upper bound on errors in the worst case.",
     "rates": "Error against sample size for each regime (rows) and parameter (columns), on logarithmic axes. "
     "Lines: estimators, with 95% bootstrap bands. Dashed: what an estimator attaining the Cramér–Rao bound would show. "
     "Grey: the theorem's slope. Shaded: the asymptotic window.",
@@ -65,13 +67,13 @@ def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
     slopes = summary.slopes(records, study)
     efficiency = summary.efficiency(records, study)
     text, drawn_findings = study.findings(records) if study.findings is not None else ("", None)
-    drawn = {"findings": drawn_findings} | draw(records, study, efficiency)
+    cells = cell_rates.records(records, study)
+    drawn = {"findings": drawn_findings, "cells": cell_figure.figure(cells)} | draw(records, study, efficiency)
     drawn = {name: figure for name, figure in drawn.items() if figure is not None}
     paths = []
     for name, figure in drawn.items():
         paths += [folder / f"{name}.png", folder / f"{name}.svg"]
         figures.save(figure, *paths[-2:])
-    cells = cell_rates.records(records, study)
     found = {"slopes.csv": slopes, "efficiency.csv": efficiency, "cells.csv": cells}
     made = {"study": study.name, "commit": ", ".join(dict.fromkeys(str(r.get("commit", "unknown")) for r in records))}
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]

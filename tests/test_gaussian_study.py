@@ -11,6 +11,7 @@ from bayes_moe.modes import generator
 from comparisons import (
     catalogue,
     cell,
+    cell_figure,
     cell_rates,
     engine,
     figures,
@@ -170,6 +171,7 @@ def test_a_study_runs_and_reports(tmp_path):
         page, *made = report.write(plan, store)
     page = page.read_text()
     (cells,) = (path for path in made if path.name == "cells.csv")
+    assert {"cells.png", "cells.svg"} <= {path.name for path in made}
     assert cells.read_text().startswith('"study","commit","regime","estimate","atoms","parameter","slope","low","high"')
     text = summary.table(rows, plan)
     assert "voronoi one EM step" in text
@@ -306,6 +308,18 @@ def test_records_hold_every_slope_with_its_cells():
     }
     wanted |= {"slope": c.slope.value, "low": c.slope.low, "high": c.slope.high, "fewest": 40, "most": 40}
     assert found[2, "c"] == wanted | {"theory": -0.125, "corrected": -0.125}
+
+
+def test_the_figure_of_cells_shows_every_slope_beside_the_theorems():
+    rows = [row | {"estimator": "em-one-step"} for row in made_up_rows()]
+    records = cell_rates.records(rows, replace(study(), regimes=(K4,)))
+    assert cell_figure.figure([]) is None
+    (axis,) = cell_figure.figure(records).axes
+    assert [label.get_text() for label in axis.get_yticklabels()].count("$c$") == 2
+    slopes = [bar.lines[0].get_xdata()[0] for bar in axis.containers]
+    theory = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "|" and line.get_markersize() == 9]
+    assert sorted(slopes) == sorted(r["slope"] for r in records)
+    assert sorted(theory) == sorted(r["theory"] for r in records)
 
 
 # The published slopes ----------------------------------------------------------------------------------------------
