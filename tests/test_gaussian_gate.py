@@ -35,6 +35,7 @@ def test_draws_are_in_the_datas_units_and_too_few_of_them_fail_the_gate():
     assert (low < high).all()
 
 
+@pytest.mark.slow
 def test_over_fitted_atoms_have_no_intervals():
     found = mixtures.posterior(problem(4, 100, 0), jax.random.key(0), SHORT | {"num_warmup": 50, "max_tree_depth": 5})
     assert found.intervals is None

@@ -45,6 +45,7 @@ def test_scikits_conditional_is_ours_at_its_parameters(monkeypatch):
     np.testing.assert_allclose(iris.scikit(data, 1).log_scores, expected, rtol=SAME)
 
 
+@pytest.mark.slow
 def test_the_mle_and_scikits_mixture_are_one_model():
     data = iris.split(0)
     ours, other = iris.maximum_likelihood("bic")(data, 0), iris.scikit(data, 0)
