@@ -98,6 +98,7 @@ def test_the_smoothed_truth_is_the_local_linear_fit_to_the_true_curve():
         np.testing.assert_allclose(found[g], by_hand, atol=1e-5)  # between grid points a spline
 
 
+@pytest.mark.slow
 def test_a_posterior_cell_holds_errors_and_coverage():
     plan = study(**{"posterior-hilbert": SHORT})
     row = cell.run(plan, Cell("curves", 150, 0, "posterior-hilbert")).payload

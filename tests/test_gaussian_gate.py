@@ -18,6 +18,7 @@ def problem(experts, n, seed):
     return Problem(regime.moe, *regime.source.simulate_joint(seed, truth, n), truth)
 
 
+@pytest.mark.slow
 def test_draws_are_in_the_datas_units_and_too_few_of_them_fail_the_gate():
     one = problem(3, 300, 0)
     found = mixtures.posterior(one, jax.random.key(0), SHORT)

@@ -245,6 +245,7 @@ def test_every_expert_has_every_label_once_in_the_same_mixing_measure(case):
     assert [int(np.argmin(np.abs(each["nu"] - params["nu"][0]))) for each in found] == [0, 1, 2]
 
 
+@pytest.mark.slow
 @float64
 def test_whitened_over_labellings_no_labelling_is_stiff():
     """Leapfrog steps are stable up to 2 / root of the largest whitened curvature."""
