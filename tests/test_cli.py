@@ -243,6 +243,7 @@ def test_a_file_that_can_t_be_written_is_one_line(results, monkeypatch, capsys, 
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_without_accents_stops_nothing(results):
     plain = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     for command in (["run", FAKE, "--results", results], ["report", results / "fake"]):

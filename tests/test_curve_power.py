@@ -51,6 +51,7 @@ def test_the_figure_shows_power_and_p_values():
     assert null.get_legend_handles_labels()[1] == ["bootstrap", "chi-square", "uniform"]
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_test_holds_both_p_values():
     whole = curve_studies.power(quick=True)
     settings = {"test": {**whole.settings["test"], "h": 0.3, "n_init": 1}}

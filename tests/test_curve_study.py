@@ -59,6 +59,7 @@ def test_regimes_are_told_apart_and_data_are_shared_by_estimators():
 # Cells -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kernel_cell_holds_errors_coverage_and_tests():
     plan = study(**{"consistent-0.21": SMALL})
     one = Cell("curves", 150, 0, "consistent-0.21")
