@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from comparisons import figures
+from comparisons.cell_rates import PARAMETERS
 
 Records = Sequence[dict[str, object]]
 STYLES = {1: ("#0072B2", "o", "one"), 2: ("#D55E00", "s", "two"), 3: ("#009E73", "^", "three")}
@@ -51,10 +52,9 @@ def figure(records: Records) -> Figure | None:
 
 
 def _panel(axis: Axes, records: Records) -> None:
-    names = list(dict.fromkeys(str(r["parameter"]).split(",")[0] for r in records))
-    mine = sorted(records, key=lambda r: (names.index(str(r["parameter"]).split(",")[0]), r["atoms"]))
+    mine = sorted(records, key=lambda r: (PARAMETERS.index(str(r["parameter"]).split(",")[0]), r["atoms"]))
     for place, r in enumerate(mine):
-        colour, marker, _ = STYLES.get(int(r["atoms"]), figures.OTHER.values())
+        colour, marker, _ = _style(int(r["atoms"]))
         ends = [[r["slope"] - r["low"]], [r["high"] - r["slope"]]]
         axis.errorbar([r["slope"]], [place], xerr=ends, fmt=marker, color=colour, ms=4, capsize=2)
         axis.plot([r["theory"]], [place], marker="|", ms=9, mew=3, color="0.5", alpha=0.7, zorder=0)
@@ -70,6 +70,10 @@ def _label(title: str) -> str:
     return SYMBOLS.get(name, f"${name}$") + (f" ({words})" if words else "")
 
 
+def _style(atoms: int) -> tuple[str, str, str]:
+    return STYLES.get(atoms, (*figures.OTHER.values(), str(atoms)))
+
+
 def _mark(atoms: int) -> Line2D:
-    colour, marker, word = STYLES.get(atoms, (*figures.OTHER.values(), str(atoms)))
+    colour, marker, word = _style(atoms)
     return Line2D([], [], color=colour, marker=marker, ls="", ms=4, label=f"{word} in the cell")

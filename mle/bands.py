@@ -229,21 +229,14 @@ def _refits(
 
     found = curve_bootstrap.run(fit, plan.windows, refit, replicates, key, workers)
     curves = np.array([curve for curve, _ in found])
-    sound = np.isfinite(curves).all(axis=(1, 2)) & ~_degenerate(fit, curves)
+    strayed, was = (degenerate(fit.model, level, np.asarray(fit.data.y)) for level in (curves, fit.level))
+    sound = np.isfinite(curves).all(axis=(1, 2)) & ~(strayed & ~was).any(axis=(1, 2))
     if sound.mean() < 0.5:
         raise ValueError(
             f"fit must be stable enough to bootstrap: {int((~sound).sum())} of {replicates} refits failed."
         )
     counts = (("failed and are left out", (~sound).sum()), ("did not converge", sum(not ok for _, ok in found)))
     return curves[sound], tuple(f"{count} of {replicates} refits {what}" for what, count in counts if count)
-
-
-def _degenerate(fit: CurveFit, curves: np.ndarray) -> np.ndarray:
-    """Which refits (replicates,) have a normal expert that collapsed or ran away, where the fit's own did not."""
-    if fit.model.response.name != "normal":
-        return np.zeros(len(curves), dtype=bool)
-    delta, y = fit.model.select(["delta"]), np.asarray(fit.data.y)
-    return (degenerate(curves[:, :, delta], y) & ~degenerate(fit.level[:, delta], y)).any(axis=(1, 2))
 
 
 def _scale(fit: CurveFit) -> np.ndarray:

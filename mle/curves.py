@@ -143,9 +143,7 @@ class CurveFit:
             remedy = "shows no overdispersion, its k runs to infinity: use experts='poisson'"
             large = self.params["delta"] > SATURATED
             return [(large[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
-        if self.model.response.name != "normal":
-            return []
-        bad = degenerate(self.params["delta"], np.asarray(self.data.y))
+        bad = degenerate(self.model, self.level, np.asarray(self.data.y))
         remedy = "has collapsed onto too few observations: raise h or use fewer components"
         return [(bad[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
 
@@ -172,6 +170,8 @@ def _places(u: np.ndarray) -> str:
     return shown + (f" and {len(u) - 4} more" if len(u) > 4 else "")
 
 
-def degenerate(delta: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where log sds of normal experts are as far from the responses' as no fit of more than a few observations is."""
-    return np.abs(delta - np.log(y.std())) > -np.log(COLLAPSED)
+def degenerate(model: VaryingCoefficient, level: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where normal experts' log sds, (..., C), are as far from the responses' as none of many observations is."""
+    if model.response.name != "normal":
+        return np.zeros((*level.shape[:-1], model.components), dtype=bool)
+    return np.abs(level[..., model.select(["delta"])] - np.log(y.std())) > -np.log(COLLAPSED)

@@ -81,14 +81,14 @@ def fit(
     MemoryError
         If the device runs out of memory.
 
-    References
-    ----------
-    Dempster, Laird and Rubin (1977); Jordan and Jacobs (1994); Böhning et al. (1994) for the stopping rule.
-
     Notes
     -----
     EM crawls where there are more experts than needed; :func:`mle.newton.fit` with ``init=fit.params`` ends the
     climb in a few steps.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977); Jordan and Jacobs (1994); Böhning et al. (1994) for the stopping rule.
 
     Examples
     --------

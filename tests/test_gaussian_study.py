@@ -320,6 +320,8 @@ def test_the_figure_of_cells_shows_every_slope_beside_the_theorems():
     theory = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "|" and line.get_markersize() == 9]
     assert sorted(slopes) == sorted(r["slope"] for r in records)
     assert sorted(theory) == sorted(r["theory"] for r in records)
+    four = [record | {"atoms": 4} for record in records]
+    assert "4 in the cell" in [text.get_text() for text in cell_figure.figure(four).legends[0].get_texts()]
 
 
 # The published slopes ----------------------------------------------------------------------------------------------
