@@ -11,7 +11,6 @@ rounding did to the log density is then measured at draws of all chains, and whe
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -26,6 +25,7 @@ from jax import Array
 from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import ParamInfo, potential_energy
 
+from bayes_moe import threads
 from bayes_moe.compilation import TRACING, ahead, compiled
 from bayes_moe.modes import (
     Layout,
@@ -311,7 +311,7 @@ def _advance_all(
             chain.advance(draws, stop, on_progress)
 
     rounds = [*range(CHECK, settings.num_samples, CHECK), settings.num_samples] if until_ess else [settings.num_samples]
-    with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(chains), threads.cores())) as pool:
         for draws in rounds:
             futures = [pool.submit(go, chain, draws) for chain in chains]
             try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from bayes_moe import threads
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -60,13 +61,6 @@ class Pool:
     recycle_after: int = 0
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "process_cpu_count"):  # from Python 3.13
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # none on macOS
-
-
 def check(scheduler: str | None, insecure: bool = False) -> None:
     """Refuse a scheduler that is no address, or that would send code in the clear over a network.
 
@@ -109,7 +103,7 @@ def opened(scheduler: str | None = None, workers: int | None = None, insecure: b
         If the scheduler does not answer, or its workers run several threads each.
     """
     check(scheduler, insecure)
-    count = workers or cores()
+    count = workers or threads.cores()
     if scheduler is None:
         executor = ThreadPoolExecutor(count)
         try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import jax
 import numpy as np
 from jax import Array
 
+from bayes_moe import threads
 from bayes_moe.compilation import jitted
-from bayes_moe.data import check_count, float64
+from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.curves import CurveFit
@@ -64,14 +63,12 @@ def run(
         Threads; by default one for each core.
     """
 
-    @float64
     def one(index: int) -> object:
         y = jitted(_draw)(fit.model, jax.random.fold_in(key, index), fit.theta, fit.data, windows)
         return refit(replace(fit.data, y=np.asarray(y)))
 
     first = one(0)  # compiles for all
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return [first, *pool.map(one, range(1, replicates))]
+    return [first, *threads.each(one, range(1, replicates), workers)]
 
 
 def _draw(model: VaryingCoefficient, key: Array, theta: Array, data: IndexedObservations, windows: Windows) -> Array:

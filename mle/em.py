@@ -18,7 +18,7 @@ from bayes_moe.numerics import logsumexp
 from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
-from mle.m_steps import maximise_expected
+from mle.m_steps import closed, maximise_expected
 from mle.objective import Bounds, Objective, box, check_floors
 
 ROUNDING = 1e-12  # share of the log likelihood by which it may seem to fall at its maximum
@@ -101,7 +101,8 @@ def fit(
         moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
     )
     starts = starting.draw(objective, n_init, random_state, init)
-    climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts)
+    workers = None if closed(moe) else 1
+    climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts, workers=workers)
     return finish(objective, climbed, "em")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bayes_moe import parameters
+from bayes_moe import parameters, threads
 from bayes_moe.data import check_count
 from bayes_moe.moe import MoE
 from mle import responsibilities
@@ -82,8 +82,18 @@ def coordinate_scale(moe: MoE, x: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[Start, ...]:
+def run_all(
+    climb: Callable[[np.ndarray], Start], starts: np.ndarray, *, workers: int | None = None
+) -> tuple[Start, ...]:
     """Climb from every start; one that fails is recorded, never fatal. Best first.
+
+    Parameters
+    ----------
+    climb : callable
+    starts : ndarray, shape (starts, P)
+    workers : int, optional
+        Threads; by default one for each core. One for climbs by SciPy's BFGS, which sets warning filters of the whole
+        process.
 
     Raises
     ------
@@ -92,7 +102,8 @@ def run_all(climb: Callable[[np.ndarray], Start], starts: np.ndarray) -> tuple[S
     """
     # One BLAS thread: on these tiny matrices SciPy's optimisers spend ten times longer waking the others.
     with threadpool_limits(1, user_api="blas"):
-        results = [_climb_safely(climb, free).numbered(index) for index, free in enumerate(starts)]
+        climbed = threads.each(lambda free: _climb_safely(climb, free), starts, workers)
+    results = [start.numbered(index) for index, start in enumerate(climbed)]
     if all(start.log_likelihood == -np.inf for start in results):
         reasons = sorted({start.message for start in results})
         raise ValueError(

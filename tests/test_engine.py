@@ -182,13 +182,6 @@ def test_schedulers_that_may_be_used(scheduler):
     pools.check(scheduler)
 
 
-def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
-    assert pools.cores() == len(os.sched_getaffinity(0))
-    for name in ("process_cpu_count", "sched_getaffinity"):
-        monkeypatch.delattr(os, name, raising=False)
-    assert pools.cores() == os.cpu_count()
-
-
 def test_an_insecure_scheduler_needs_a_word():
     pools.check("tcp://10.0.0.1:8786", insecure=True)
 

@@ -16,7 +16,7 @@ SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", *AFT
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
-    ("_numpyro", "compilation", "numerics", "blocks", "repulsion", "sparsity"),
+    ("_numpyro", "compilation", "threads", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),

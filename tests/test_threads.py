@@ -1,0 +1,55 @@
+"""Work side by side in threads: order, precision, errors and interrupts."""
+
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bayes_moe import threads
+
+
+def test_results_are_in_order_and_made_side_by_side():
+    together = threading.Barrier(3, timeout=30)
+
+    def square(number):
+        together.wait()  # breaks unless three run at once
+        return number**2
+
+    assert threads.each(square, range(6), workers=3) == [0, 1, 4, 9, 16, 25]
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_precision_is_the_callers(double):
+    with jax.enable_x64(double):
+        made = threads.each(lambda number: jnp.asarray(number).dtype, [0.5, 1.5], workers=2)
+    assert made == ["float64" if double else "float32"] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_worker_is_the_callers_thread(workers):
+    makers = threads.each(lambda _: threading.get_ident(), range(4), workers=workers)
+    assert (threading.get_ident() in makers) == (workers == 1)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_cancels_what_has_not_begun(error):
+    begun = []
+
+    def fail(number):
+        begun.append(number)
+        if number == 0:
+            raise error
+        threading.Event().wait(0.05)
+
+    with pytest.raises(error):
+        threads.each(fail, range(100), workers=2)
+    assert len(begun) < 50
+
+
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
+    assert threads.cores() == len(os.sched_getaffinity(0))
+    for name in ("process_cpu_count", "sched_getaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    assert threads.cores() == os.cpu_count()
