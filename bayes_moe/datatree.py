@@ -16,10 +16,11 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn
 
+from bayes_moe.chains import Settings
 from bayes_moe.compilation import ahead, compiled
 from bayes_moe.modes import Layout, Model
 from bayes_moe.moe import MoE
-from bayes_moe.sampler import Draws, Settings
+from bayes_moe.sampler import Draws
 
 Groups = dict[str, dict[str, np.ndarray]]
 ON_REQUEST = LOG_LIKELIHOOD, PREDICTIVE = "log_likelihood", "posterior_predictive"  # draws x n numbers each

@@ -16,13 +16,13 @@ from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
 from bayes_moe import datatree, gibbs, sampler
+from bayes_moe.chains import Settings
 from bayes_moe.compilation import memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
-from bayes_moe.sampler import Settings
 
 
 class Mixture(Distribution):

@@ -11,22 +11,20 @@ rounding did to the log density is then measured at draws of all chains, and whe
 from __future__ import annotations
 
 import functools
-import threading
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
 from jax import Array
 from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import ParamInfo, potential_energy
 
-from bayes_moe import threads
-from bayes_moe.compilation import TRACING, ahead, compiled
+from bayes_moe.chains import BLOCK, INTERRUPTED, Chain, Settings, advance_all
+from bayes_moe.compilation import TRACING, ahead
 from bayes_moe.modes import (
     Layout,
     Model,
@@ -43,12 +41,9 @@ from bayes_moe.modes import (
     whitening,
 )
 
-BLOCK = 50  # transitions between two reports of progress
-CHECK = 200  # draws between two looks at the effective sample size
-FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
 SEARCHES = 4  # at least, for modes: with one or two, chains can all start in a mode that holds no mass
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
-ACCEPT, ACCEPT_NORMAL = 0.8, 0.7
+ACCEPT, ACCEPT_NORMAL = 0.8, 0.7  # whitened, a posterior that is near normal takes longer steps without harm
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
 
@@ -70,23 +65,6 @@ class Between(NamedTuple):
 
     refresh: Refresh
     alike: Callable[[tuple, Layout, np.ndarray], Sequence[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a sampling run depends on besides model, data and key.
-
-    ``target_accept_prob`` None means ACCEPT, or ACCEPT_NORMAL where the posterior is near normal: whitened, it then
-    takes longer steps without harm. ``sweeps`` is how often :class:`Between`'s ``refresh`` goes before each transition.
-    """
-
-    num_warmup: int = 300
-    num_samples: int = 1000
-    num_chains: int = 4
-    target_accept_prob: float | None = None
-    max_tree_depth: int = 10
-    dense_mass: bool = False
-    sweeps: int = 0
 
 
 class Draws(NamedTuple):
@@ -220,8 +198,8 @@ def run(
 
     def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
         problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor), jnp.asarray(accept, dtype=factor.dtype))
-        chains = [_Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
-        ended = _advance_all(chains, settings, until_ess, on_progress)
+        chains = [Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
+        ended = advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
         return *jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains)), ended
 
@@ -230,7 +208,13 @@ def run(
     if light is not None:
         error = _rounding_error(negative, free, stats["potential_energy"])
         rounding = f"data in single precision: log density within {error:.1g} of its value in double precision"
-        if not error <= ROUNDING:
+        if not error <= ROUNDING and ended == INTERRUPTED:
+            warnings.warn(
+                f"in single precision the log density was off by {error:.1g}, and the run was interrupted before it "
+                "could be repeated in double. Trust none of its draws; run it again with dtype='float64'.",
+                stacklevel=3,
+            )
+        elif not error <= ROUNDING:
             free, stats, ended = draw(args)
             rounding = f"none: in single precision the log density was off by {error:.1g}, so run again in double"
     return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding, accept)
@@ -264,73 +248,3 @@ def _compile_ahead(kernel: tuple[Callable, Callable], args: tuple, start: np.nda
     with TRACING:
         state = jax.eval_shape(init, key, (u, value, u), problem)
     ahead((advance, state, problem), (init, key, (u, value, u), problem))
-
-
-class _Chain:
-    """One chain: its state, and the blocks of transitions made so far."""
-
-    def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, point: tuple):
-        self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, point)
-        self.state, self.made, self.blocks = None, 0, []
-
-    @property
-    def draws(self) -> int:
-        """Draws after warm-up, at most as many as were asked for."""
-        return max(0, min(self.made - self.settings.num_warmup, self.settings.num_samples))
-
-    def advance(self, draws: int, stop: threading.Event, on_progress: Callable[[int], None]) -> None:
-        """Go on, block by block, until there are so many draws or ``stop`` is set."""
-        total = self.settings.num_warmup + draws
-        init, advance = self.kernel
-        if self.state is None:
-            arguments = (*self.start, self.problem)
-            self.state = compiled(init, *arguments)(*arguments)
-        step = compiled(advance, self.state, self.problem)
-        while self.made < total and not stop.is_set():
-            self.state, block = step(self.state, self.problem)
-            if self.made + BLOCK > self.settings.num_warmup:
-                self.blocks.append(jax.tree.map(np.asarray, block))
-            jax.block_until_ready(self.state.z)
-            on_progress(min(BLOCK, self.settings.num_warmup + self.settings.num_samples - self.made))
-            self.made += BLOCK
-
-    def collected(self, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Free vectors and statistics of the first draws after warm-up."""
-        first = self.settings.num_warmup % BLOCK
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[first:][:length], *self.blocks)
-
-
-def _advance_all(
-    chains: list[_Chain], settings: Settings, until_ess: float | None, on_progress: Callable[[int], None]
-) -> str:
-    """Run the chains in threads, to the end, to the ESS wanted, or to an interrupt; say which."""
-    stop, x64 = threading.Event(), jax.config.jax_enable_x64
-
-    def go(chain: _Chain, draws: int) -> None:
-        with jax.enable_x64(x64):
-            chain.advance(draws, stop, on_progress)
-
-    rounds = [*range(CHECK, settings.num_samples, CHECK), settings.num_samples] if until_ess else [settings.num_samples]
-    with ThreadPoolExecutor(min(len(chains), threads.cores())) as pool:
-        for draws in rounds:
-            futures = [pool.submit(go, chain, draws) for chain in chains]
-            try:
-                for future in futures:
-                    future.result()
-            except KeyboardInterrupt:
-                stop.set()
-                wait(futures)
-                if min(chain.draws for chain in chains) < FEWEST:
-                    raise
-                return "interrupted"
-            except BaseException:
-                stop.set()
-                raise
-            if until_ess and _smallest_ess(chains, draws) >= until_ess:
-                return "the effective sample size asked for was reached"
-    return "all draws made" if until_ess is None else "the effective sample size asked for was not reached"
-
-
-def _smallest_ess(chains: list[_Chain], draws: int) -> float:
-    free = np.stack([chain.collected(draws)[0] for chain in chains])
-    return min(float(array_stats.ess(free[..., i], method="bulk")) for i in range(free.shape[-1]))

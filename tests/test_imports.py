@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
 AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
 CURVE_SAMPLING = ("curve_tree", "curve_draws", "credible", "curves")
-SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "datatree", *AFTER_SAMPLING, *CURVE_SAMPLING)}
+SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "chains", "datatree", *AFTER_SAMPLING, *CURVE_SAMPLING)}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
@@ -30,6 +30,7 @@ ORDER = (
     ("priors",),
     ("modes",),
     ("gibbs",),
+    ("chains",),
     ("sampler",),
     ("datatree",),
     ("nuts", *AFTER_SAMPLING),

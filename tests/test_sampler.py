@@ -11,7 +11,7 @@ import pytest
 from numpyro.infer.util import log_density
 from scipy import optimize
 
-from bayes_moe import blocks, contaminated, modes, nuts, sampler
+from bayes_moe import blocks, chains, contaminated, modes, nuts
 
 ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 ROWS = 61
@@ -46,11 +46,11 @@ def test_it_stops_when_the_ess_is_reached():
     moe, x, y = problem()
     idata = nuts.sample(moe, x, y, rng_key=0, num_samples=4000, until_ess=150, **RUN)
     draws = idata["posterior"].sizes["draw"]
-    assert sampler.CHECK <= draws < 4000
-    assert draws % sampler.CHECK == 0
+    assert chains.CHECK <= draws < 4000
+    assert draws % chains.CHECK == 0
     assert "reached" in idata.attrs["ended"]
     free = np.concatenate([idata["posterior"][name].values.reshape(2, draws, -1) for name in moe.fields], axis=-1)
-    assert min(sampler.array_stats.ess(free[..., i], method="bulk") for i in range(free.shape[-1])) >= 150
+    assert min(chains.array_stats.ess(free[..., i], method="bulk") for i in range(free.shape[-1])) >= 150
     whole = nuts.sample(moe, x, y, rng_key=0, num_samples=draws, **RUN)
     np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
 
@@ -81,7 +81,7 @@ def interrupt_after(blocks_made, monkeypatch):
             pressed.wait()
             raise KeyboardInterrupt
 
-    class Pool(sampler.ThreadPoolExecutor):
+    class Pool(chains.ThreadPoolExecutor):
         def submit(self, *args):
             return Future(super().submit(*args))
 
@@ -90,8 +90,8 @@ def interrupt_after(blocks_made, monkeypatch):
         if len(made) == blocks_made:
             pressed.set()
 
-    monkeypatch.setattr(sampler, "ThreadPoolExecutor", Pool)
-    monkeypatch.setattr(sampler, "wait", lambda futures: [future.future.result() for future in futures])
+    monkeypatch.setattr(chains, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(chains, "wait", lambda futures: [future.future.result() for future in futures])
     monkeypatch.setattr(nuts.tqdm, "update", report)
 
 
@@ -224,13 +224,26 @@ def test_rounded_data_change_the_log_density_by_little_and_it_is_said():
 DTYPES = ("mixed", "float64")
 
 
-def test_where_rounding_matters_the_chains_run_again_in_double():
+def far_away():
+    """Return a model, data that single precision can't tell apart, and how to sample it all the same."""
     moe, x, y = problem()
     far = x + [3e6, 0.0]  # in single precision its first column has steps of a quarter
     start = moe.params(tau=-3e6, beta=[1.0, -1.0], eta=[[0.0, 0.5], [0.0, -0.5]])
-    prior = {"tau": dist.Normal(-3e6, 1.0)}
-    run = {"rng_key": 0, "num_samples": 50, "init": start, "prior": prior, **RUN}
-    mixed, double = (nuts.sample(moe, far, y, dtype=dtype, **run) for dtype in DTYPES)
+    return moe, far, y, {"rng_key": 0, "init": start, "prior": {"tau": dist.Normal(-3e6, 1.0)}, **RUN}
+
+
+def test_an_interrupt_where_rounding_matters_ends_the_run(monkeypatch):
+    moe, far, y, run = far_away()
+    interrupt_after(12, monkeypatch)
+    with pytest.warns(UserWarning, match="run it again with dtype='float64'"):
+        idata = nuts.sample(moe, far, y, num_samples=1_000_000, **run)
+    assert idata.attrs["ended"] == "interrupted"
+    assert idata.attrs["rounding"].startswith("data in single precision")
+
+
+def test_where_rounding_matters_the_chains_run_again_in_double():
+    moe, far, y, run = far_away()
+    mixed, double = (nuts.sample(moe, far, y, dtype=dtype, num_samples=50, **run) for dtype in DTYPES)
     assert "run again in double" in mixed.attrs["rounding"]
     for name in moe.fields:
         np.testing.assert_array_equal(mixed["posterior"][name], double["posterior"][name])

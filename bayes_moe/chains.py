@@ -1,0 +1,108 @@
+"""Chains in threads: block by block, to the end, to the effective sample size wanted, or to an interrupt."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from arviz_stats.base import array_stats
+from jax import Array
+
+from bayes_moe import threads
+from bayes_moe.compilation import compiled
+
+BLOCK = 50  # transitions between two reports of progress
+CHECK = 200  # draws between two looks at the effective sample size
+FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sampling run depends on besides model, data and key.
+
+    ``target_accept_prob`` None leaves it to :func:`bayes_moe.sampler.run`; ``sweeps`` is how often its ``between``
+    refreshes the state before each transition.
+    """
+
+    num_warmup: int = 300
+    num_samples: int = 1000
+    num_chains: int = 4
+    target_accept_prob: float | None = None
+    max_tree_depth: int = 10
+    dense_mass: bool = False
+    sweeps: int = 0
+
+
+class Chain:
+    """One chain: its state, and the blocks of transitions made so far."""
+
+    def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, point: tuple):
+        self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, point)
+        self.state, self.made, self.blocks = None, 0, []
+
+    @property
+    def draws(self) -> int:
+        """Draws after warm-up, at most as many as were asked for."""
+        return max(0, min(self.made - self.settings.num_warmup, self.settings.num_samples))
+
+    def advance(self, draws: int, stop: threading.Event, on_progress: Callable[[int], None]) -> None:
+        """Go on, block by block, until there are so many draws or ``stop`` is set."""
+        total = self.settings.num_warmup + draws
+        init, advance = self.kernel
+        if self.state is None:
+            arguments = (*self.start, self.problem)
+            self.state = compiled(init, *arguments)(*arguments)
+        step = compiled(advance, self.state, self.problem)
+        while self.made < total and not stop.is_set():
+            self.state, block = step(self.state, self.problem)
+            if self.made + BLOCK > self.settings.num_warmup:
+                self.blocks.append(jax.tree.map(np.asarray, block))
+            jax.block_until_ready(self.state.z)
+            on_progress(min(BLOCK, self.settings.num_warmup + self.settings.num_samples - self.made))
+            self.made += BLOCK
+
+    def collected(self, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Free vectors and statistics of the first draws after warm-up."""
+        first = self.settings.num_warmup % BLOCK
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[first:][:length], *self.blocks)
+
+
+def advance_all(
+    chains: list[Chain], settings: Settings, until_ess: float | None, on_progress: Callable[[int], None]
+) -> str:
+    """Run the chains in threads, to the end, to the ESS wanted, or to an interrupt; say which."""
+    stop, x64 = threading.Event(), jax.config.jax_enable_x64
+
+    def go(chain: Chain, draws: int) -> None:
+        with jax.enable_x64(x64):
+            chain.advance(draws, stop, on_progress)
+
+    rounds = [*range(CHECK, settings.num_samples, CHECK), settings.num_samples] if until_ess else [settings.num_samples]
+    with ThreadPoolExecutor(min(len(chains), threads.cores())) as pool:
+        for draws in rounds:
+            futures = [pool.submit(go, chain, draws) for chain in chains]
+            try:
+                for future in futures:
+                    future.result()
+            except KeyboardInterrupt:
+                stop.set()
+                wait(futures)
+                if min(chain.draws for chain in chains) < FEWEST:
+                    raise
+                return INTERRUPTED
+            except BaseException:
+                stop.set()
+                raise
+            if until_ess and _smallest_ess(chains, draws) >= until_ess:
+                return "the effective sample size asked for was reached"
+    return "all draws made" if until_ess is None else "the effective sample size asked for was not reached"
+
+
+def _smallest_ess(chains: list[Chain], draws: int) -> float:
+    free = np.stack([chain.collected(draws)[0] for chain in chains])
+    return min(float(array_stats.ess(free[..., i], method="bulk")) for i in range(free.shape[-1]))
