@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import jax
+
+_OWN = threading.local()  # of each thread: the event that says that its work is no longer wanted
+
+
+class Cancelled(Exception):
+    """Raised in a thread whose work is no longer wanted."""
 
 
 def cores() -> int:
@@ -19,7 +26,7 @@ def cores() -> int:
 def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> list[R]:
     """Results of a function for every item, in order, computed in threads and in the caller's precision.
 
-    An error or Ctrl-C cancels what has not begun, and is raised when what runs has ended.
+    An error or Ctrl-C cancels what has not begun, and is raised when what runs has ended; long work asks :func:`heed`.
 
     Parameters
     ----------
@@ -28,9 +35,10 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | No
     workers : int, optional
         Threads; by default one for each core.
     """
-    items, x64 = list(items), jax.config.jax_enable_x64
+    items, x64, stop = list(items), jax.config.jax_enable_x64, threading.Event()
 
     def scoped(item: T) -> R:
+        _OWN.stop = stop
         with jax.enable_x64(x64):
             return function(item)
 
@@ -38,4 +46,24 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | No
     if count <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(scoped, items))
+        futures = [pool.submit(scoped, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def heed() -> None:
+    """End this thread's work if it is one of :func:`each`'s and no longer wanted.
+
+    Raises
+    ------
+    Cancelled
+    """
+    stop = getattr(_OWN, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Cancelled

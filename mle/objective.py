@@ -18,7 +18,7 @@ from jax import Array
 from numpyro.distributions import constraints
 from scipy import optimize
 
-from bayes_moe import blocks, parameters
+from bayes_moe import blocks, parameters, threads
 from bayes_moe.compilation import jitted
 from bayes_moe.data import Observations
 from bayes_moe.likelihood import log_likelihood_of_block
@@ -107,6 +107,7 @@ class Objective:
 
     def total_of(self, function: Callable, free: np.ndarray) -> object:
         """Add up ``function(free, moe, part)``, sums over observations, over the parts; each device does its own."""
+        threads.heed()
         begun = [jitted(function)(free, self.moe, part) for part in self.parts]  # returns before the work is done
         return functools.reduce(_add, [jax.tree.map(np.asarray, done) for done in begun])
 
@@ -117,6 +118,7 @@ class Objective:
 
     def call(self, function: Callable, free: np.ndarray, *more: Array) -> object:
         """Run ``function(free, moe, data, *more)``, compiled once for each shape."""
+        threads.heed()
         return jitted(function)(free, self.moe, self.data, *more)
 
     def check_fit(self, free: np.ndarray, log_likelihood: float) -> None:

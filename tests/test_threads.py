@@ -1,13 +1,16 @@
 """Work side by side in threads: order, precision, errors and interrupts."""
 
+import contextlib
 import os
 import threading
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from bayes_moe import threads
+from bayes_moe import contaminated, threads
+from mle import newton
 
 
 def test_results_are_in_order_and_made_side_by_side():
@@ -46,6 +49,47 @@ def test_an_error_cancels_what_has_not_begun(error):
     with pytest.raises(error):
         threads.each(fail, range(100), workers=2)
     assert len(begun) < 50
+
+
+def test_long_work_that_is_no_longer_wanted_ends():
+    ended = []
+
+    def work(number):
+        if number == 0:
+            raise KeyboardInterrupt
+        with contextlib.suppress(RuntimeError):  # what a climb may survive
+            while True:
+                threads.heed()
+
+    def watched(number):
+        try:
+            work(number)
+        except threads.Cancelled:
+            ended.append(number)
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.each(watched, [1, 0], workers=2)
+    assert ended == [1]
+    threads.heed()  # the caller's own work goes on
+
+
+def test_an_interrupt_ends_climbs(monkeypatch):
+    x, y = np.random.default_rng(0).normal(size=(200, 2)), np.arange(200) % 3
+    climbs = []
+
+    def climb(scaled, free, max_iter, tol):
+        climbs.append(threading.get_ident())
+        if len(climbs) == 1:
+            raise KeyboardInterrupt
+        while True:
+            scaled.value_and_grad(free)
+
+    monkeypatch.setattr(newton, "climb", climb)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        newton.fit(contaminated(np.zeros((3, 2))), x, y, n_init=4, random_state=0)
+    assert len(climbs) <= 3
 
 
 def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
