@@ -42,7 +42,7 @@ BINS = 10  # of the reliability curve and the calibration error
 LEAST = 10  # images in a bin of the reliability plot
 SPLITS = 10
 SCRATCH, GAIN = "from scratch", "above from scratch"
-NUTS = {"num_warmup": 300, "num_samples": 1200, "num_chains": 2}
+NUTS = {"num_warmup": 600, "num_samples": 2400, "num_chains": 2}
 COLOURS = ("#000000", "#999999", "#0072B2", "#56B4E9", "#D55E00", "#E69F00")  # Okabe and Ito
 
 
