@@ -10,7 +10,9 @@ import pytest
 from curve_cases import at_one_u, some_theta
 from scipy import integrate, optimize
 
+from bayes_moe import varying_coefficient
 from bayes_moe.compilation import jitted
+from comparisons.peers import curve_race
 from mle import local, local_em, windows
 from mle.kernels import KERNELS
 
@@ -126,3 +128,13 @@ def test_a_climb_reaches_what_a_generic_optimiser_reaches():
     assert converged
     assert float(value) == pytest.approx(-found.fun, abs=SAME_MAXIMUM)
     np.testing.assert_allclose(theta, found.x, atol=1e-3)
+
+
+def test_the_race_climbs_the_same_local_likelihood():
+    model, data = varying_coefficient("normal", 2), curve_race.problem(80, 0)
+    x, z, u, y = data
+    theta, t = np.asarray(some_theta(model)), (u - 0.4) / curve_race.BANDWIDTH
+    seen = np.abs(t) < 1
+    fast = curve_race.local(theta, x[seen], z[seen], t[seen], y[seen])
+    rows = (x, z, u, y, np.ones(len(y)))
+    assert fast == pytest.approx(slow_value(model, "normal", rows, theta, 0.4, curve_race.BANDWIDTH), rel=1e-12)
