@@ -76,19 +76,25 @@ def advance_all(
     chains: list[Chain], settings: Settings, until_ess: float | None, on_progress: Callable[[int], None]
 ) -> str:
     """Run the chains in threads, to the end, to the ESS wanted, or to an interrupt; say which."""
-    stop, x64 = threading.Event(), jax.config.jax_enable_x64
+    stop, workers = threading.Event(), min(len(chains), threads.cores())
 
+    @threads.scoped
     def go(chain: Chain, draws: int) -> None:
-        with jax.enable_x64(x64):
-            chain.advance(draws, stop, on_progress)
+        chain.advance(draws, stop, on_progress)
 
-    rounds = [*range(CHECK, settings.num_samples, CHECK), settings.num_samples] if until_ess else [settings.num_samples]
-    with ThreadPoolExecutor(min(len(chains), threads.cores())) as pool:
+    rounds = [settings.num_samples]
+    if until_ess or len(chains) > workers:  # chains that wait for others keep up with them
+        rounds = [*range(CHECK, settings.num_samples, CHECK), *rounds]
+    with ThreadPoolExecutor(workers) as pool:
         for draws in rounds:
-            futures = [pool.submit(go, chain, draws) for chain in chains]
+            futures = []
             try:
+                for chain in chains:
+                    futures.append(pool.submit(go, chain, draws))
                 for future in futures:
                     future.result()
+                if until_ess and _smallest_ess(chains, draws) >= until_ess:
+                    return "the effective sample size asked for was reached"
             except KeyboardInterrupt:
                 stop.set()
                 wait(futures)
@@ -98,8 +104,6 @@ def advance_all(
             except BaseException:
                 stop.set()
                 raise
-            if until_ess and _smallest_ess(chains, draws) >= until_ess:
-                return "the effective sample size asked for was reached"
     return "all draws made" if until_ess is None else "the effective sample size asked for was not reached"
 
 

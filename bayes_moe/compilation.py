@@ -16,6 +16,8 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from bayes_moe import threads
+
 TRACING = threading.RLock()  # NumPyro's handler stack is global: trace in one thread at a time
 
 # One thread for each program: our threads run chains and fits side by side, and splitting loops of microseconds costs
@@ -39,7 +41,7 @@ def compiled(function: Callable, *args: object) -> Callable:
     """
     leaves, structure = jax.tree.flatten(args)
     avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (function, structure, avals, jax.config.jax_enable_x64)
+    key = (function, structure, avals, jax.config.jax_enable_x64, jax.config.jax_default_device)
     with _TABLE_LOCK:
         mine = key not in _TABLE
         future = _TABLE.setdefault(key, Future())
@@ -75,10 +77,10 @@ def jitted(function: Callable) -> Callable:
 
 def ahead(*wanted: tuple) -> None:
     """Begin to compile, in other threads, what will be needed soon: tuples (function, *args) for :func:`compiled`."""
-    x64 = jax.config.jax_enable_x64
 
+    @threads.scoped
     def compile_quietly(function: Callable, *args: object) -> None:
-        with jax.enable_x64(x64), contextlib.suppress(Exception):  # whoever needs it will meet the error
+        with contextlib.suppress(Exception):  # whoever needs it will meet the error
             compiled(function, *args)
 
     for function, *args in wanted:

@@ -8,6 +8,7 @@ and weights are nearly independent where data are few. The likelihood is ``Varyi
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Real
@@ -48,6 +49,7 @@ OF_DELTA = {
     "amplitude": (dist.HalfNormal, (0.5,)),
 }
 OWN = {"init": "chains start around the best mode of n_init searches", "dtype": "chains run in double precision"}
+FAR = 3.0  # prior standard deviations beyond which responses are warned of
 QUIET = 0.1  # sd of the weights from which mode searches start
 STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
 
@@ -192,6 +194,7 @@ def sample(
     x, z : array-like, shapes (n, p) and (n, q)
         Covariates of the gate and of the experts, without intercepts.
     u, y : array-like, shape (n,)
+        The default priors are for normal responses and covariates of unit scale: standardise them, or give priors.
     rng_key : JAX key or int
     basis : "hilbert", "bspline", or a basis
         Gaussian processes or penalised splines: :class:`~bayes_moe.bases.HilbertGP`,
@@ -222,8 +225,9 @@ def sample(
         As from :func:`bayes_moe.nuts.sample`. In ``posterior``, beside the parameters, the curves: ``alpha`` (chain,
         draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
         that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are in increasing order
-        of u; ``obs_id`` is the row of the data given. With subjects also ``subject_sd`` and ``subject_intercept``
-        (chain, draw, subject); log likelihoods and predictive draws are those of the same subjects.
+        of u; ``obs_id`` is the row of the data given (ArviZ's ``compare`` goes by place: sort by it first). With
+        subjects also ``subject_sd`` and ``subject_intercept`` (chain, draw, subject); log likelihoods and predictive
+        draws are those of the same subjects.
 
     Raises
     ------
@@ -250,12 +254,27 @@ def sample(
         positions, ids = check_subject(subject, data.n)
         data = replace(data, subject=positions[data.order])
     points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis), len(ids))
+    _check_scale(model, np.asarray(data.y), prior)
     start_key, run_key = modes.child_keys(as_key(rng_key), 2)
     rows = [smooth.basis.rows(where) for where in (np.asarray(data.u), points)]
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
     start = best_start(inputs, data, start_key, n_init)
     tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=start, dtype="float64", **settings)
     return curve_draws.relabel(model, curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key)))
+
+
+def _check_scale(model: VaryingCoefficient, y: np.ndarray, prior: Prior | None) -> None:
+    """Warn of normal responses that the default prior of the experts' intercepts calls impossible."""
+    if model.response.name != "normal" or "alpha_mean" in (prior or {}):
+        return
+    centre, spread, sd = float(y.mean()), float(y.std()), DEFAULTS["mean"][1][1]
+    if abs(centre) > FAR * sd or spread > FAR * sd or spread < math.exp(-FAR):
+        warnings.warn(
+            f"y has mean {centre:.3g} and standard deviation {spread:.3g}; the default priors are for responses of "
+            f"unit scale (alpha_mean: Normal(0, {sd:g})) and would pull the curves there. Standardise y, or give "
+            "priors of alpha_mean, alpha_amplitude and delta_mean.",
+            stacklevel=3,
+        )
 
 
 def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:
@@ -267,14 +286,24 @@ def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int
     smooth, args = inputs[0], (inputs, jnp.asarray(data.y))
     where = modes.layout(posterior_model, args)
     rng = modes.generator(key)
-    given = [random_start(smooth, data, rng) for _ in range(n_init)]
+    given = [_supported(random_start(smooth, data, rng), inputs[1], rng) for _ in range(n_init)]
     free = modes.draw_starts(posterior_model, where, args, key, n_init, given)
     negative = modes.objective(posterior_model, where, args)
     ends = modes.find_modes(negative, free).free  # best first
     flat = [np.abs(negative(end)[1]).max() < STATIONARY for end in ends]
     best = where.sites(ends[int(np.argmax(flat))])
-    supports = {name: field.support for name, field in (smooth.fields | smooth.weights).items()}
-    return {name: np.asarray(biject_to(supports[name])(value)) for name, value in best.items()}
+    return {name: np.asarray(biject_to(inputs[1][name].support)(value)) for name, value in best.items()}
+
+
+def _supported(
+    start: dict[str, np.ndarray], prior: Mapping[str, Distribution], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """The same start, with a draw from its prior for each site that lies outside the prior's support."""
+
+    def drawn(name: str) -> np.ndarray:
+        return np.asarray(prior[name].sample(jax.random.key(int(rng.integers(2**31)))))
+
+    return {n: value if np.all(prior[n].support(value)) else drawn(n) for n, value in start.items()}
 
 
 def random_start(smooth: SmoothModel, data: IndexedObservations, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import jax
 import numpy as np
@@ -30,6 +30,19 @@ def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return scoped
+
+
+def check_tolerance(name: str, value: object) -> float:
+    """Return a tolerance as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, NaN, or below zero.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+        raise ValueError(f"{name} must be a number of at least zero, got {value!r}.")
+    return float(value)
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:

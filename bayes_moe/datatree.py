@@ -141,6 +141,8 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
         coords = {name: labels_for_coords(values) for name, values in moe.coords.items()}
         attrs["classes"] = json.dumps([str(label) for label in moe.classes])
         groups = groups | _data_groups(args)
+    elif isinstance(args[-1], jax.Array) and args[-1].ndim:
+        groups = groups | {"observed_data": {"y": np.asarray(args[-1])}}
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
     plain = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in plain.items()}
     constants = groups.pop("constant_data", {})

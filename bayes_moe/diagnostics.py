@@ -72,7 +72,7 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
     missing = [f"sample_stats lacks {name}" for name in NEEDED if name not in stats]
     draws = _varying(idata["posterior"].to_dataset() if quantities is None else quantities)
     if "lp" in stats:
-        draws = draws.assign(lp=stats["lp"])
+        draws = draws.assign(lp=(("chain", "draw"), stats["lp"].transpose("chain", "draw").values))
     bad = _degenerate(draws)
     if missing or bad:
         nan = float("nan")

@@ -17,8 +17,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 from scipy import optimize
-from threadpoolctl import threadpool_limits
 
+from bayes_moe import threads
 from bayes_moe.compilation import TRACING, compiled
 
 START_RADIUS = 2.0  # mode searches start uniformly in a box of this half-width, as Stan's chains do
@@ -215,7 +215,7 @@ def objective(model: Model, where: Layout, args: tuple) -> Objective:
 
 def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
     """Posterior modes from each start (BFGS, exact gradients)."""
-    with threadpool_limits(1, user_api="blas"):  # on these tiny matrices, waking BLAS's other threads takes longer
+    with threads.one_blas_thread():
         results = [optimize.minimize(negative, s, jac=True, method="BFGS", options={"gtol": 1e-4}) for s in starts]
     finite = [r for r in results if np.isfinite(r.fun) and np.isfinite(r.x).all()]
     if not finite:

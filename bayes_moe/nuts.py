@@ -167,7 +167,8 @@ def sample(  # noqa: PLR0913 - one for each setting
     until_ess : float, optional
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
-        Whether to add these groups: chains x draws x n numbers each.
+        Whether to add these groups: chains x draws x n numbers each. With a Gaussian gate the log likelihood is that of
+        (x, y): compare such models with each other, not with regressions of y on x.
     dtype : "mixed", "float64" or "float32"
         "mixed" is double precision but for each observation's log density, which the chains compute in single
         precision and add up in double: half the time. The error of their sum is measured at 50 of the draws;

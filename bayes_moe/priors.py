@@ -155,6 +155,11 @@ def _check_draws(name: str, field: Field, prior: Distribution) -> Distribution:
             f"prior: {name} must be a proper distribution that can be sampled, got {kind}. "
             "Use a wide dist.Normal, for instance."
         ) from None
+    if np.isnan(draws).any():
+        raise ValueError(
+            f"prior: {name} must be a distribution whose draws are numbers; {kind} gives NaN. Repulsive does where no "
+            "proposal keeps its distance: lower distance or raise scale."
+        )
     if not np.all(field.support(draws)):
         raise ValueError(f"prior: {name} must lie in {field.support!r}; {kind} does not.")
     return prior

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import jax
+from threadpoolctl import threadpool_info, threadpool_limits
 
-_OWN = threading.local()  # of each thread: the event that says that its work is no longer wanted
+LIMIT = "BAYES_MOE_CORES"  # environment variable: the most cores that this process may use
+_OWN = threading.local()  # of each thread: the events that say that its work is no longer wanted
 
 
 class Cancelled(Exception):
@@ -17,14 +20,33 @@ class Cancelled(Exception):
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: those of the machine, its affinity and BAYES_MOE_CORES allow."""
     if hasattr(os, "process_cpu_count"):  # from Python 3.13
-        return os.process_cpu_count() or 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # none on macOS
+        count = os.process_cpu_count() or 1
+    else:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
+    limit = os.environ.get(LIMIT, "")
+    if limit and not (limit.isdecimal() and int(limit) > 0):
+        raise ValueError(f"{LIMIT} must be a positive integer, got {limit!r}.")
+    return min(count, int(limit or count))
+
+
+def scoped[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Bind a function to the precision and the default device in force here, whatever thread calls it.
+
+    JAX's settings by ``with`` belong to one thread.
+    """
+    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+
+    def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.enable_x64(x64), jax.default_device(device):
+            return function(*args, **kwargs)
+
+    return bound
 
 
 def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> list[R]:
-    """Results of a function for every item, in order, computed in threads and in the caller's precision.
+    """Results of a function for every item, in order, computed in threads, in the caller's precision and on its device.
 
     An error or Ctrl-C cancels what has not begun, and is raised when what runs has ended; long work asks :func:`heed`.
 
@@ -35,19 +57,20 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | No
     workers : int, optional
         Threads; by default one for each core.
     """
-    items, x64, stop = list(items), jax.config.jax_enable_x64, threading.Event()
+    items, stop = list(items), threading.Event()
+    stops = (*getattr(_OWN, "stops", ()), stop)
 
-    def scoped(item: T) -> R:
-        _OWN.stop = stop
-        with jax.enable_x64(x64):
-            return function(item)
+    @scoped
+    def one(item: T) -> R:
+        _OWN.stops = stops
+        return function(item)
 
     count = min(len(items), workers or cores())
     if count <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(scoped, item) for item in items]
         try:
+            futures = [pool.submit(one, item) for item in items]
             for future in as_completed(futures):
                 future.result()
         except BaseException:
@@ -58,12 +81,36 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | No
 
 
 def heed() -> None:
-    """End this thread's work if it is one of :func:`each`'s and no longer wanted.
+    """End this thread's work if it is :func:`each`'s, at any depth, and no longer wanted.
 
     Raises
     ------
     Cancelled
     """
-    stop = getattr(_OWN, "stop", None)
-    if stop is not None and stop.is_set():
+    if any(stop.is_set() for stop in getattr(_OWN, "stops", ())):
         raise Cancelled
+
+
+class _Blas:
+    """The limits that were set, and how many blocks of code hold them."""
+
+    lock, holders, limits = threading.Lock(), 0, []
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread: on tiny matrices waking its other threads takes ten times longer; a decorator too.
+
+    The limit is the process's: it ends with the last of the blocks of code, in whatever threads, that hold it.
+    """
+    with _Blas.lock:
+        _Blas.holders += 1
+        if any(library["user_api"] == "blas" and library["num_threads"] > 1 for library in threadpool_info()):
+            _Blas.limits.append(threadpool_limits(1, user_api="blas"))  # again where another library was loaded since
+    try:
+        yield
+    finally:
+        with _Blas.lock:
+            _Blas.holders -= 1
+            while not _Blas.holders and _Blas.limits:
+                _Blas.limits.pop().restore_original_limits()

@@ -42,7 +42,7 @@ class Units:
         if y.ndim != 1:
             raise ValueError(f"y must have shape (n,): units are for one response, got {y.shape}.")
         x_sd, y_sd = x.std(axis=0), float(y.std())
-        if not (x_sd > 0).all() or not y_sd > 0:
+        if not (np.ptp(x, axis=0) > 0).all() or not np.ptp(y) > 0:
             raise ValueError("x and y must vary in every column to have units.")
         return cls(x.mean(axis=0), x_sd, float(y.mean()), y_sd)
 

@@ -228,6 +228,8 @@ class VaryingCoefficient:
         columns, n = self._columns(x, z)
         x, z = (np.vstack([np.ones(n), column.T]) for column in columns)
         blank, sizes = np.zeros(n), check_size(size, n)
+        if self.response.name != "normal":
+            self.response.check(blank, sizes)
         data = IndexedObservations(x, z, blank, blank, sizes, np.arange(n), np.array([0.0, 1.0]))
         return np.asarray(_draw(self, as_key(rng_key), self.last(params, n), data))
 

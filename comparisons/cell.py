@@ -21,17 +21,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from bayes_moe import threads
 from bayes_moe.data import float64
 from comparisons import estimators
 from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study
 
 PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
-# The rounding of sums hangs on how many threads BLAS has, and a limit is the process's: the engine, around all cells,
-# and each cell set the same.
-ONE_BLAS_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
 MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the units in which the system counts memory
 
 
@@ -87,7 +84,7 @@ def failure(status: str, error: str) -> dict[str, object]:
 
 
 @float64
-@ONE_BLAS_THREAD
+@threads.one_blas_thread()  # the rounding of sums hangs on how many threads BLAS has
 def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     x, y, truth = study.data(cell)
     regime = study.regime(cell.regime)

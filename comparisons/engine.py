@@ -16,6 +16,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from bayes_moe import threads
 from comparisons import cell as one_cell
 from comparisons import pools
 from comparisons.cell import Outcome
@@ -42,7 +43,7 @@ def check(scheduler: str | None, timeout: float | None = None, insecure: bool = 
         raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
 
 
-@one_cell.ONE_BLAS_THREAD
+@threads.one_blas_thread()  # throughout: between two cells it would change
 def run(
     study: Study,
     store: Store,

@@ -20,8 +20,8 @@ ANSWER_SECONDS = 10.0  # how long a scheduler may take to answer
 START_SECONDS = 120.0  # how long workers may take to start
 RECYCLE = 1000  # cells a worker after which local workers are replaced: every data shape leaves memory maps behind
 
-# One core each: XLA reads NPROC.
-ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "1"} | {
+# One core each: XLA reads NPROC, our threads their own limit.
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "1", threads.LIMIT: "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")
 }
 

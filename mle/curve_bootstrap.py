@@ -34,7 +34,7 @@ def root_key(random_state: int | np.random.Generator | None) -> Array:
 
 def check_replicates(replicates: object, level: float = 0.95) -> int:
     """Check the number of replicates: enough for the quantile that is asked of them."""
-    least = int(np.ceil(1 / (1 - level)))
+    least = int(np.ceil(1 / (1 - level) - 1e-9))
     return check_count(f"replicates at level {level:g}", replicates, least)
 
 

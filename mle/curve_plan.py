@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bayes_moe.data import check_count, check_tolerance
 from bayes_moe.indexed import IndexedObservations, make_grid
 from bayes_moe.varying import VaryingCoefficient
 from mle import labels, windows
@@ -55,6 +56,8 @@ class Plan:
 
     def holding(self, fixed: Mapping[str, float]) -> Plan:
         """Return the same plan with more coefficients held at given values."""
+        if not isinstance(fixed, Mapping):
+            raise ValueError(f"fixed must be a mapping from coefficient to value, got {fixed!r:.80}.")
         free, constants = self.free.copy(), self.constants.copy()
         for name, value in fixed.items():
             mask = self.model.select((name,), "fixed")
@@ -98,6 +101,8 @@ def make_plan(
             f"components must be at most {labels.MOST} with engine='separate', whose labels are aligned over all "
             f"permutations, got {model.components}. Use engine='consistent'."
         )
+    check_count("max_iter", max_iter)
+    check_tolerance("tol", tol)
     shape, points = kernel_named(kernel), make_grid(data, grid)
     bandwidth = windows.check_bandwidth(model, data, points, h, shape)
     cut = windows.build(np.asarray(data.u), points, bandwidth, shape, whole=whole)

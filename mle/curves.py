@@ -113,12 +113,16 @@ class CurveFit:
     def problems(self) -> tuple[str, ...]:
         """What to distrust, in plain words with the place and the remedy; empty if nothing."""
         found = [
-            (~self.converged, "no convergence: raise max_iter"),
+            (~self.converged, "no convergence: " + ("raise max_iter" if self._cut else "the likelihood is flat")),
             *self._empty(),
             *self._separated(),
             *self._collapsed(),
         ]
         return tuple(f"{what} (u = {_places(self.grid[where])})" for where, what in found if where.any())
+
+    @property
+    def _cut(self) -> bool:
+        return self.n_iter >= self.limits["max_iter"]
 
     def _empty(self) -> list[tuple[np.ndarray, str]]:
         inside = np.abs(np.asarray(self.data.u) - self.scaled_grid[:, None]) < self.h * self.kernel.reach
@@ -136,6 +140,10 @@ class CurveFit:
         if self.model.response.name == "binomial":
             sizes = (np.abs(params["alpha"]) * rms[1]).max(axis=2)
             found += [(sizes[:, c] > SATURATED, f"expert {c} {remedy}") for c in range(self.model.components)]
+        if self.model.response.name in ("poisson", "negative-binomial"):
+            none = "explains nothing but zeros, its mean runs to zero: raise h or use fewer components"
+            means = params["alpha"] @ z.mean(axis=1) + np.log(np.mean(self.data.size))
+            found += [(means[:, c] < -SATURATED, f"expert {c} {none}") for c in range(self.model.components)]
         return found
 
     def _collapsed(self) -> list[tuple[np.ndarray, str]]:

@@ -12,7 +12,7 @@ from jax import Array
 
 from bayes_moe import parameters
 from bayes_moe.compilation import memory_named
-from bayes_moe.data import Observations, float64
+from bayes_moe.data import Observations, check_count, check_tolerance, float64
 from bayes_moe.moe import MoE
 from bayes_moe.numerics import logsumexp
 from mle import starts as starting
@@ -83,6 +83,9 @@ def fit(
 
     Notes
     -----
+    Where M-steps have closed forms starts climb side by side, one for each core, and memory grows with their number;
+    the environment variable BAYES_MOE_CORES limits both.
+
     EM crawls where there are more experts than needed; :func:`mle.newton.fit` with ``init=fit.params`` ends the
     climb in a few steps.
 
@@ -97,6 +100,8 @@ def fit(
     """
     if floors and bounds is not None:
         raise ValueError("floors can't be combined with bounds: only closed-form M-steps know them. Give one of them.")
+    check_count("max_iter", max_iter, 0)
+    check_tolerance("tol", tol)
     objective = Objective(
         moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
     )

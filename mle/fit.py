@@ -94,7 +94,7 @@ class Certificate:
         if self.at_infinity:
             return f"at infinity: {', '.join(self.at_infinity)}; set bounds or use a prior"
         if not self.stationary:
-            return "not stationary: raise max_iter or n_init"
+            return "not stationary: raise max_iter or n_init, or lower tol"
         if self.at_bounds:
             return f"at a bound: {', '.join(self.at_bounds)}"
         if not self.positive_definite:

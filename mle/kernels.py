@@ -37,6 +37,15 @@ class Kernel:
         return np.where(np.abs(t) <= self.reach, self.density(np.clip(t, -self.reach, self.reach)), 0.0)
 
     @cached_property
+    def breadth(self) -> float:
+        """Half-width, in bandwidths, within which observations count: where K has fallen to a tenth, or its reach.
+
+        An observation at the reach of an Epanechnikov kernel has no weight, one at eight sds of a normal next to none.
+        """
+        t, k = self._table
+        return self.reach if self.reach <= 1.0 else float(np.abs(t[k > 0.1 * k.max()]).max())
+
+    @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
         t = np.linspace(-self.reach, self.reach, 20_001)
         return t, self(t)
@@ -83,6 +92,6 @@ def kernel_named(kernel: str | Kernel) -> Kernel:
     """Look a kernel up by name, or take one as it is."""
     if isinstance(kernel, Kernel):
         return kernel
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)} or a Kernel, got {kernel!r}.")
     return KERNELS[kernel]

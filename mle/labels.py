@@ -9,6 +9,7 @@ import numpy as np
 from bayes_moe import parameters, varying
 from bayes_moe.varying import VaryingCoefficient
 
+FAR = 5.0  # units from its target beyond which a coefficient counts as no farther
 MOST = 5  # components whose permutations are enumerated
 
 
@@ -70,11 +71,12 @@ def _costs(one: np.ndarray, other: np.ndarray, weight: np.ndarray, every: np.nda
 def nearest(model: VaryingCoefficient, theta: np.ndarray, target: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Permutation (C,) of whole curves that brings theta (G, 2 P) nearest to the target's, in units of ``scale`` (P,).
 
-    All coefficients count; with more than MOST components this is refused where the model is fitted.
+    All coefficients count, each up to FAR units: one that ran away, as log k without overdispersion does, decides
+    nothing alone. With more than MOST components this is refused where the model is fitted.
     """
     every = np.array(list(itertools.permutations(range(model.components))))
-    distances = [np.sum(((permute(model, theta, order) - target)[:, : model.size] / scale) ** 2) for order in every]
-    return every[int(np.argmin(distances))]
+    apart = [(permute(model, theta, order) - target)[:, : model.size] / scale for order in every]
+    return every[int(np.argmin([np.sum(np.minimum(units**2, FAR**2)) for units in apart]))]
 
 
 def by_intercept(model: VaryingCoefficient, theta: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import optimize
 
 from bayes_moe.compilation import memory_named
-from bayes_moe.data import float64
+from bayes_moe.data import check_count, check_tolerance, float64
 from bayes_moe.moe import MoE
 from mle import starts as starting
 from mle.certify import finish
@@ -85,6 +85,8 @@ def fit(
     >>> fit = newton.fit(moe, x, y, n_init=8, random_state=0)
     >>> print(fit)
     """
+    check_count("max_iter", max_iter, 0)
+    check_tolerance("tol", tol)
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
     starts = starting.draw(objective, n_init, random_state, init)
     scaled = Scaled(objective)

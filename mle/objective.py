@@ -7,6 +7,7 @@ and shape, never one for each fit or each M-step.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -26,6 +27,7 @@ from bayes_moe.moe import MoE
 
 Bounds = Mapping[str, tuple[float, float]]
 
+_DIVIDING = threading.Lock()  # climbs in several threads share one division
 SHARDED = 10_000  # observations from which several devices share the work
 SAME = 1e-6  # relative difference of two log likelihoods of the same data
 
@@ -93,9 +95,14 @@ class Objective:
         """Score of each observation, unweighted, (n, P)."""
         return np.asarray(self.call(_scores, free))
 
-    @functools.cached_property
+    @property
     def parts(self) -> tuple[Observations, ...]:
         """The data; where there are several devices and rows enough, a part on each."""
+        with _DIVIDING:
+            return self._parts
+
+    @functools.cached_property
+    def _parts(self) -> tuple[Observations, ...]:
         devices = jax.local_devices()
         if len(devices) == 1 or self.data.n < SHARDED:
             return (self.data,)

@@ -150,9 +150,10 @@ class _Curve:
             found[float(t)] = result.x
             return result.fun - self.level
 
-        inner, outer = self.centre[j], self.centre[j] + sign * error
+        inner, outer, steps = self.centre[j], self.centre[j] + sign * error, 1.0
         while above(outer) > 0:
-            inner, outer = outer, self.centre[j] + 2 * (outer - self.centre[j])
-            if abs(outer - self.centre[j]) > REACH * error:
+            if steps == REACH:
                 return float(sign * np.inf)
+            steps = min(2 * steps, REACH)
+            inner, outer = outer, self.centre[j] + sign * error * steps
         return float(optimize.brentq(above, inner, outer, xtol=1e-8 * error))

@@ -53,7 +53,7 @@ def draw(objective: Objective, n_init: int, rng: np.random.Generator, kind: str 
 
 def _check_spread(objective: Objective) -> None:
     x, y = np.asarray(objective.data.x), np.asarray(objective.data.y)
-    if np.linalg.matrix_rank(x - x.mean(axis=1, keepdims=True)) < len(x):
+    if (np.ptp(x, axis=1) == 0).any() or np.linalg.matrix_rank(x - x.mean(axis=1, keepdims=True)) < len(x):
         raise ValueError(
             f"x must have columns that vary and are not collinear, got {len(x)} columns of rank less than that about "
             "their means: every covariance would be singular. Drop columns."

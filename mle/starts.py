@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from bayes_moe import parameters, threads
 from bayes_moe.data import check_count
@@ -100,8 +99,7 @@ def run_all(
     ValueError
         If every start failed.
     """
-    # One BLAS thread: on these tiny matrices SciPy's optimisers spend ten times longer waking the others.
-    with threadpool_limits(1, user_api="blas"):
+    with threads.one_blas_thread():
         climbed = threads.each(lambda free: _climb_safely(climb, free), starts, workers)
     results = [start.numbered(index) for index, start in enumerate(climbed)]
     if all(start.log_likelihood == -np.inf for start in results):

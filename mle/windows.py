@@ -12,6 +12,7 @@ from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 from mle.kernels import Kernel
 
+DISTINCT = 3  # values of u that a window must hold: a line and something to see beside it
 ROOM = 8  # window lengths are multiples of n / ROOM, so that near bandwidths share one compilation
 
 
@@ -75,7 +76,10 @@ def build(u: np.ndarray, grid: np.ndarray, h: float, kernel: Kernel, *, whole: b
 def smallest_bandwidth(
     model: VaryingCoefficient, data: IndexedObservations, grid: np.ndarray, kernel: Kernel
 ) -> tuple[float, float, tuple[float, float]]:
-    """Smallest workable h: windows hold two values of u for each coefficient, reach the next grid point and every gap.
+    """Smallest workable h, at which windows are full enough and reach each other.
+
+    They hold two observations for each coefficient, at DISTINCT values of u or more; they reach the next grid point and
+    the ends of the data, and across every gap.
 
     Returns
     -------
@@ -88,17 +92,22 @@ def smallest_bandwidth(
     Raises
     ------
     ValueError
-        If u has too few distinct values for any h.
+        If there are too few observations, or distinct values of u, for any h.
     """
-    u, needed = np.unique(np.asarray(data.u)), 2 * model.size
-    if needed > len(u):
+    every, needed = np.asarray(data.u), 2 * model.size
+    u = np.unique(every)
+    if needed > len(every):
         raise ValueError(
-            f"u must take at least {needed} distinct values, two for each of the {model.size} coefficients, "
-            f"got {len(u)}. Use fewer components or covariates."
+            f"y must have at least {needed} rows, two for each of the {model.size} coefficients, got {len(every)}. "
+            "Use fewer components or covariates."
         )
-    distances = np.sort(np.abs(u - grid[:, None]), axis=1)[:, needed - 1]
+    if len(u) < DISTINCT:
+        raise ValueError(f"u must take at least {DISTINCT} distinct values, got {len(u)}: leave it out of the model.")
+    rows, values = (np.sort(np.abs(points - grid[:, None]), axis=1) for points in (every, u))
+    distances = np.maximum(rows[:, needed - 1], values[:, DISTINCT - 1])
     widest = int(np.diff(u).argmax())
-    h = max(distances.max(), np.max(np.diff(grid), initial=0.0), u[widest + 1] - u[widest]) / kernel.reach
+    ends = max(grid[0] - u[0], u[-1] - grid[-1])
+    h = max(distances.max(), np.max(np.diff(grid), initial=0.0), u[widest + 1] - u[widest], ends) / kernel.breadth
     return float(h), float(grid[distances.argmax()]), (float(u[widest]), float(u[widest + 1]))
 
 
@@ -120,7 +129,8 @@ def check_bandwidth(
         sparse, start, end = (low + place * (high - low) for place in (sparse, *gap))
         raise ValueError(
             f"h must be above {smallest:.3g} (a share of u's range), got {h:.3g}. Windows must bridge the widest gap "
-            f"in u, {start:.4g} to {end:.4g}, reach the next grid point, and hold {2 * model.size} distinct values of "
-            f"u, of which there are fewest around {sparse:.4g}. The smallest workable h is {1.001 * smallest:.3g}."
+            f"in u, {start:.4g} to {end:.4g}, reach the next grid point and the ends of the data, and hold "
+            f"{2 * model.size} observations at {DISTINCT} values of u, of which there are fewest around {sparse:.4g}. "
+            f"The smallest workable h is {1.001 * smallest:.3g}."
         )
     return float(h)

@@ -1,6 +1,7 @@
 """The posterior of coefficient curves: density against SciPy, draws against a closed form, labels, bands, errors."""
 
 import re
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -81,6 +82,32 @@ def test_ends_of_searches_that_are_no_modes_are_passed_over(monkeypatch):
     monkeypatch.setattr(modes, "find_modes", with_a_spike)
     for name, value in curves.best_start(inputs, data, jax.random.key(0), 1).items():
         np.testing.assert_array_equal(value, start[name])
+
+
+@jax.enable_x64(True)
+def test_starts_respect_priors_with_a_support_of_their_own():
+    model, (x, z, u, y) = draw_rows("normal")
+    data, smooth = model.observe(x, z, u, y), SmoothModel(model, BASES["hilbert"])
+    rows = [smooth.basis.rows(where) for where in (data.u, np.ones(1))]
+    prior = {
+        "alpha_lengthscale": dist.Uniform(0.5, 1.0),
+        "alpha_mean": dist.Uniform(-5, 5),
+        "delta_mean": dist.Uniform(-3, -0.5),
+    }
+    inputs = as_arrays((smooth, curves.priors_of(smooth, prior), data, *rows))
+    start = curves.best_start(inputs, data, jax.random.key(0), 2)
+    for name, one in prior.items():
+        assert np.all((start[name] > one.low) & (start[name] < one.high))
+
+
+def test_responses_of_another_scale_are_warned_of():
+    model = varying_coefficient("normal", 2)
+    for y, warned in ((np.linspace(100, 110, 50), True), (np.linspace(-1, 1, 50), False)):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            curves._check_scale(model, y, None)
+            curves._check_scale(model, y, {"alpha_mean": dist.Normal(100, 10)})
+        assert [str(w.message)[:14] for w in seen] == ["y has mean 105"] * warned
 
 
 # A closed form ---------------------------------------------------------------------------------------------------
@@ -175,6 +202,7 @@ def test_curves_are_ordinary_variables_in_the_users_units():
     assert tree["posterior"]["alpha_curve"].values.tolist() == ["alpha[0,0]", "alpha[0,1]", "alpha[1,0]", "alpha[1,1]"]
     assert "delta_amplitude" not in tree["posterior"]
     assert np.ptp(tree["posterior"]["delta"].values, axis=2).max() == 0
+    assert tree["posterior"]["expert"].values.tolist() == [0, 1]
     order = tree["observed_data"]["obs_id"].values
     np.testing.assert_array_equal(tree["observed_data"]["y"], y[order])
     np.testing.assert_allclose(tree["constant_data"]["u"], u[order])

@@ -113,6 +113,12 @@ def everywhere(name, value):
     return put("posterior", name, np.s_[..., 0], value)
 
 
+@pytest.mark.parametrize("kept", [{"draw": slice(None, None, 2)}, {"draw": slice(50, None)}, {"chain": [0, 2]}])
+def test_a_part_of_sound_draws_passes(kept):
+    result = diagnostics.check(arviz_base.from_dict(groups()).isel(kept))
+    assert result.passed, str(result)
+
+
 def test_a_constant_of_the_model_is_left_out():
     assert verdict(everywhere("eta", 1.0)).passed
     assert verdict(everywhere("tau", 1.0)).passed  # its only entry

@@ -16,7 +16,8 @@ SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "chains", "datat
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
-    ("_numpyro", "compilation", "threads", "numerics", "blocks", "repulsion", "sparsity"),
+    ("threads",),
+    ("_numpyro", "compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),

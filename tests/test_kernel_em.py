@@ -282,6 +282,33 @@ def _flat(case):
     return case[0], *case[1]
 
 
+def test_discrete_u_will_do():
+    rng = np.random.default_rng(0)
+    u, z = rng.integers(0, 12, 400).astype(float), rng.normal(size=(400, 1))
+    y = 1 + u / 12 + z[:, 0] + 0.3 * rng.normal(size=400)
+    model = varying_coefficient("normal", 1, gate_features=0, expert_features=1)
+    fit = kernel_em.fit(model, np.zeros((400, 0)), z, u, y, h=0.4, random_state=0)
+    assert fit.status == "converged"
+    np.testing.assert_allclose(fit.params["alpha"][:, 0, 0], 1 + fit.grid / 12, atol=0.15)
+
+
+def test_an_expert_of_nothing_but_zeros_is_named():
+    rng = np.random.default_rng(0)
+    y = np.where(rng.uniform(size=300) < 0.4, 0, rng.poisson(8, size=300))
+    model, none = varying_coefficient("poisson", 2, gate_features=0, expert_features=0), np.zeros((300, 0))
+    fit = kernel_em.fit(model, none, none, rng.uniform(size=300), y, h=0.4, grid=6, random_state=0)
+    assert "expert 0 explains nothing but zeros" in fit.status
+
+
+def test_a_coefficient_that_ran_away_does_not_decide_labels():
+    model = varying_coefficient("negative-binomial", 2, gate_features=0, expert_features=0)
+    target = np.zeros((3, 2 * model.size))
+    target[:, : model.size] = [-0.3, 1.0, 2.6, 2.0, 6.0]  # gate, two log means, two log k
+    theta = target.copy()
+    theta[:, 3] = 85.0  # log k of the first, whose counts show no overdispersion
+    np.testing.assert_array_equal(labels.nearest(model, theta, target, np.full(model.size, 0.1)), [0, 1])
+
+
 # Bad input -----------------------------------------------------------------------------------------------------
 
 N = 60
@@ -310,7 +337,7 @@ BAD = {
     "h too small": (lambda: fitted(h=0.05), "h", "smallest workable h"),
     "h negative": (lambda: fitted(h=-1.0), "h", "positive"),
     "h not a number": (lambda: fitted(h="wide"), "h", "positive"),
-    "few values of u": (lambda: fitted(u=np.round(2 * U)), "u", "distinct values"),
+    "few values of u": (lambda: fitted(u=np.round(U)), "u", "distinct values"),
     "x with another column": (lambda: fitted(x=Z), "x", "1 columns"),
     "z with a row less": (lambda: fitted(z=Z[1:]), "z", "60 rows"),
     "z not finite": (lambda: fitted(z=replaced(Z, (2, 1), np.inf)), "z", "finite"),
@@ -327,6 +354,11 @@ BAD = {
     "an unknown kernel": (lambda: fitted(kernel="boxcar"), "kernel", "epanechnikov"),
     "an unknown engine": (lambda: fitted(engine="global"), "engine", "consistent"),
     "grid of one point": (lambda: fitted(grid=1), "grid", "2 points"),
+    "a grid short of the ends": (lambda: fitted(grid=[0.55, 0.6, 0.65]), "h", "ends of the data"),
+    "max_iter negative": (lambda: fitted(max_iter=-1), "max_iter", "at least 1"),
+    "max_iter no number": (lambda: fitted(max_iter="a"), "max_iter", "integer"),
+    "tol missing": (lambda: fitted(tol=None), "tol", "number"),
+    "fixed without values": (lambda: fitted(fixed=["delta"]), "fixed", "mapping"),
     "grid outside": (lambda: fitted(grid=[0.5, 3.0]), "grid", "range of u"),
     "grid descending": (lambda: fitted(grid=[0.5, 0.2]), "grid", "ascending"),
     "init with a name missing": (lambda: fitted(init={"alpha": 0}), "params", "missing"),

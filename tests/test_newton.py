@@ -579,7 +579,7 @@ def derivatives():
     data = moe.observe(x, moe.simulate(0, moe.params(tau=0.0, beta=[1.0, -1.0], eta=np.eye(2)), x))
     free = rng.normal(size=7)
     objective, whole = Objective(moe, data), Objective(moe, data)
-    object.__setattr__(whole, "parts", (data,))
+    object.__setattr__(whole, "_parts", (data,))
     assert len(objective.parts) == len(jax.local_devices()) == 3
     assert {part.x.devices().pop() for part in objective.parts} == set(jax.local_devices())
     one, other = ([*o.value_and_grad(free), o.hessian(free)] for o in (whole, objective))
@@ -625,3 +625,12 @@ def test_an_intercept_that_makes_up_for_an_offset_is_not_at_infinity():
     fit = newton.fit(moe, v + [0, 1000.0], y, init=moe.params(**offset))
     assert "tau" not in fit.status
     assert abs(fit.params["tau"][0]) > 100
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tol": np.nan}, {"tol": -1.0}, {"tol": "a"}, {"max_iter": -1}, {"max_iter": 1.5}]
+)
+@pytest.mark.parametrize("fit", [newton.fit, em.fit])
+def test_settings_that_are_no_settings_are_named(fit, settings):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be"):
+        fit(contaminated(np.zeros((2, 1))), [[0.0], [1.0], [2.0]], [0, 1, 0], random_state=0, **settings)

@@ -11,7 +11,7 @@ import pytest
 from numpyro.infer.util import log_density
 from scipy import optimize
 
-from bayes_moe import blocks, chains, contaminated, modes, nuts
+from bayes_moe import blocks, chains, contaminated, modes, nuts, threads
 
 ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 ROWS = 61
@@ -104,6 +104,17 @@ def test_an_interrupt_keeps_the_draws_made(monkeypatch):
     assert 0 < draws < 1_000_000
     assert idata.attrs["ended"] == "interrupted"
     whole = nuts.sample(moe, x, y, rng_key=0, num_samples=draws, **RUN)
+    np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
+
+
+def test_chains_that_wait_for_others_keep_up_with_them(monkeypatch):
+    moe, x, y = problem()
+    monkeypatch.setattr(threads, "cores", lambda: 1)
+    interrupt_after(2 * (chains.CHECK + RUN["num_warmup"]) // chains.BLOCK - 2, monkeypatch)
+    idata = nuts.sample(moe, x, y, rng_key=0, num_samples=100_000, **RUN)
+    assert 0 < idata["posterior"].sizes["draw"] <= chains.CHECK
+    monkeypatch.undo()
+    whole = nuts.sample(moe, x, y, rng_key=0, num_samples=idata["posterior"].sizes["draw"], **RUN)
     np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from bayes_moe import contaminated, threads
 from mle import newton
@@ -90,6 +91,55 @@ def test_an_interrupt_ends_climbs(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         newton.fit(contaminated(np.zeros((3, 2))), x, y, n_init=4, random_state=0)
     assert len(climbs) <= 3
+
+
+def test_an_outer_failure_ends_inner_work():
+    begun = threading.Event()
+
+    def inner(_):
+        begun.set()
+        while True:
+            threads.heed()
+
+    def outer(number):
+        if number:
+            begun.wait(30)
+            raise ValueError
+        threads.each(inner, range(2), workers=2)
+
+    with pytest.raises(ValueError, match="^$"):
+        threads.each(outer, range(2), workers=2)
+
+
+def test_the_default_device_is_the_callers():
+    with jax.default_device(jax.devices()[0]):
+        made = threads.each(lambda _: jax.config.jax_default_device, range(2), workers=2)
+    assert made == [jax.devices()[0]] * 2
+    assert threads.each(lambda _: jax.config.jax_default_device, range(2), workers=2) == [None] * 2
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_overlapping_holders_of_blas_leave_it_as_it_was():
+    with threadpool_limits(2, user_api="blas"):
+        first, second = threads.one_blas_thread(), threads.one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == {2}
+
+
+def test_cores_have_a_limit_of_the_users(monkeypatch):
+    monkeypatch.setenv(threads.LIMIT, "1")
+    assert threads.cores() == 1
+    for wrong in ("0", "-1", "two"):
+        monkeypatch.setenv(threads.LIMIT, wrong)
+        with pytest.raises(ValueError, match=threads.LIMIT):
+            threads.cores()
 
 
 def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
