@@ -135,7 +135,7 @@ def test_a_diagonal_gate_is_not_that_of_scikit_learn():
     start = wide.params(pi=0.5, c=[[0, 0], [1, 1]], Gamma=1.0, a=1.0, b=0.0, nu=1.0)
     x = np.random.default_rng(0).normal(size=(300, 2)) @ [[1, 0.9], [0, 0.5]]
     y = x.sum(axis=1) + np.random.default_rng(1).normal(size=300)
-    fit = em.fit(wide, x, y, init=start, max_iter=5, tol=-1.0)
+    fit = em.fit(wide, x, y, init=start, max_iter=5, tol=0.0)
     assert np.abs(fit.history[1:] - sklearn_history(start, x, y, 5)).max() > 1e-3
 
 
@@ -156,8 +156,8 @@ def test_each_kind_of_start_reaches_the_same_maximum_again_and_again(kind):
 def test_integer_weights_are_repeated_rows():
     moe, truth, x, y = draw_m1()
     times = np.random.default_rng(0).integers(0, 4, 200)
-    weighted = em.fit(moe, x, y, init=truth, weights=times, max_iter=20, tol=-1.0)
-    repeated = em.fit(moe, np.repeat(x, times, axis=0), np.repeat(y, times), init=truth, max_iter=20, tol=-1.0)
+    weighted = em.fit(moe, x, y, init=truth, weights=times, max_iter=20, tol=0.0)
+    repeated = em.fit(moe, np.repeat(x, times, axis=0), np.repeat(y, times), init=truth, max_iter=20, tol=0.0)
     np.testing.assert_allclose(weighted.history, repeated.history, atol=1e-9)
 
 

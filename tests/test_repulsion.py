@@ -57,7 +57,7 @@ def test_it_takes_its_place_among_the_priors(name):
 
 
 def test_atoms_that_find_no_room_are_refused():
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match="lower distance or raise scale"):
         priors.resolve(gaussian_gated(6, 1), priors.repulsive("c", scale=0.001, distance=1e6))
 
 
