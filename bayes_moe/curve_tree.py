@@ -66,9 +66,12 @@ def _named(
     dims |= {"subject_intercept": ("subject",)}
     coords = {"grid": np.clip(low + grid * (high - low), low, high), "obs_id": np.asarray(data.order)}
     coords |= {"adapter": np.arange(1, smooth.model.components)}  # the reference is component 0
-    experts = {"expert": smooth.model.components, "expert_feature": 1 + smooth.model.expert_features}
-    coords |= {name: np.arange(count) for name, count in experts.items()}
-    coords |= {"gate_feature": np.arange(1 + smooth.model.gate_features), "subject": labels_for_coords(subjects)}
+    coords |= {
+        "expert": np.arange(smooth.model.components),
+        "expert_feature": np.arange(1 + smooth.model.expert_features),
+        "gate_feature": np.arange(1 + smooth.model.gate_features),
+        "subject": labels_for_coords(subjects),
+    }
     coords |= {f"{name}_curve": smooth.labels(name) for name in smooth.model.fields}
     arrays = {name: (("chain", "draw", *dims[name]), array.values) for name, array in group.data_vars.items()}
     used = {dim for where, _ in arrays.values() for dim in where}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
-from bayes_moe import contaminated, diagnostics, nuts
+from bayes_moe import contaminated, diagnostics, nuts, threads
 from comparisons import iris
 from mle import newton
 
@@ -214,8 +213,7 @@ def run(count: int) -> Result:
             bar.update()
             return prediction
 
-        with ThreadPoolExecutor(2) as pool:
-            done = dict(zip(jobs, pool.map(one, jobs), strict=True))
+        done = dict(zip(jobs, threads.each(one, jobs, workers=2), strict=True))
     return Result(splits, {name: [done[name, seed] for seed in range(count)] for name in METHODS})
 
 
