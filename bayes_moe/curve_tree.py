@@ -39,7 +39,7 @@ def described(
     """
     low, high = (float(end) for end in data.range)
     basis = {"name": smooth.basis.name, **asdict(smooth.basis)}
-    about = {"basis": json.dumps(basis), "u_low": low, "u_high": high, "init": "best mode", "seed": seed}
+    about = {"basis": json.dumps(basis), "u_low": low, "u_high": high, "init": "modes with most mass", "seed": seed}
     out = tree.copy()
     out.attrs |= about
     for name in ("posterior", "log_likelihood", "posterior_predictive"):

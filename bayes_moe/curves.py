@@ -20,9 +20,9 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jax import Array
-from numpyro.distributions import Distribution, biject_to, constraints
+from numpyro.distributions import Distribution, constraints
 
-from bayes_moe import curve_draws, curve_tree, modes, nuts
+from bayes_moe import curve_draws, curve_starts, curve_tree, modes, nuts
 from bayes_moe.bases import Basis, basis_named
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
@@ -48,10 +48,8 @@ OF_DELTA = {
     "trend": (dist.Normal, (0.0, 1.0)),
     "amplitude": (dist.HalfNormal, (0.5,)),
 }
-OWN = {"init": "chains start around the best mode of n_init searches", "dtype": "chains run in double precision"}
+OWN = {"init": "chains start at the modes with most mass of n_init searches", "dtype": "chains run in double precision"}
 FAR = 3.0  # prior standard deviations beyond which responses are warned of
-QUIET = 0.1  # sd of the weights from which mode searches start
-STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
 
 
 def sparse_gate(
@@ -213,7 +211,8 @@ def sample(
     grid : int, "own" or array-like
         Where curves are kept: so many equidistant points, every observed u, or points in units of u.
     n_init : int
-        Mode searches, from random starts; chains start around the best mode.
+        Mode searches, from random starts. Chains start around the mode with most mass by Laplace's approximation, and
+        around others with at least a twentieth of its mass: see :mod:`bayes_moe.curve_starts`.
     **settings
         Of :func:`bayes_moe.nuts.sample`: ``num_warmup``, ``num_samples``, ``num_chains``, ``target_accept_prob``,
         ``max_tree_depth``, ``dense_mass``, ``until_ess``, ``log_likelihood``, ``posterior_predictive``,
@@ -258,8 +257,8 @@ def sample(
     start_key, run_key = modes.child_keys(as_key(rng_key), 2)
     rows = [smooth.basis.rows(where) for where in (np.asarray(data.u), points)]
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
-    start = best_start(inputs, data, start_key, n_init)
-    tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=start, dtype="float64", **settings)
+    starts = curve_starts.starts(posterior_model, (inputs, jnp.asarray(data.y)), start_key, n_init)
+    tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=starts, dtype="float64", **settings)
     return curve_draws.relabel(model, curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key)))
 
 
@@ -275,50 +274,3 @@ def _check_scale(model: VaryingCoefficient, y: np.ndarray, prior: Prior | None) 
             "priors of alpha_mean, alpha_amplitude and delta_mean.",
             stacklevel=3,
         )
-
-
-def best_start(inputs: tuple, data: IndexedObservations, key: Array, n_init: int) -> dict[str, np.ndarray]:
-    """Values of all sites at the best posterior mode that the searches from random starts found.
-
-    A search may end on the flank of a spike, where a component's scale shrinks around a few observations: high, without
-    mass, and no mode. Such an end is passed over wherever another search reached a mode.
-    """
-    smooth, args = inputs[0], (inputs, jnp.asarray(data.y))
-    where = modes.layout(posterior_model, args)
-    rng = modes.generator(key)
-    given = [_supported(random_start(smooth, data, rng), inputs[1], rng) for _ in range(n_init)]
-    free = modes.draw_starts(posterior_model, where, args, key, n_init, given)
-    negative = modes.objective(posterior_model, where, args)
-    ends = modes.find_modes(negative, free).free  # best first
-    flat = [np.abs(negative(end)[1]).max() < STATIONARY for end in ends]
-    best = where.sites(ends[int(np.argmax(flat))])
-    return {name: np.asarray(biject_to(inputs[1][name].support)(value)) for name, value in best.items()}
-
-
-def _supported(
-    start: dict[str, np.ndarray], prior: Mapping[str, Distribution], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """The same start, with a draw from its prior for each site that lies outside the prior's support."""
-
-    def drawn(name: str) -> np.ndarray:
-        return np.asarray(prior[name].sample(jax.random.key(int(rng.integers(2**31)))))
-
-    return {n: value if np.all(prior[n].support(value)) else drawn(n) for n, value in start.items()}
-
-
-def random_start(smooth: SmoothModel, data: IndexedObservations, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Nearly constant curves: experts around the pooled regression, as far from it as responses are; an even gate."""
-    response = smooth.model.response.link(np.asarray(data.y), np.asarray(data.size))
-    z = np.asarray(data.z).T
-    pooled = np.linalg.lstsq(z, response, rcond=None)[0]
-    spread = np.std(response - z @ pooled)
-    kept = {"amplitude": 0.3, "lengthscale": 0.3, "trend": 0.0, "sd": 0.3}
-    start = {}
-    for name, field in smooth.fields.items():
-        which, part = name.split("_")
-        start[name] = np.full(field.shape, kept.get(part, 0.0))
-        if (which, part) == ("alpha", "mean"):
-            start[name] = pooled + spread * rng.normal(size=field.shape)
-        if (which, part) == ("delta", "mean") and smooth.model.response.name == "normal":
-            start[name] = np.full(field.shape, np.log(spread))
-    return start | {name: QUIET * rng.normal(size=field.shape) for name, field in smooth.weights.items()}

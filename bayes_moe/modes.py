@@ -243,11 +243,7 @@ def whitening(
     prior where the likelihood has its maximum at infinity, is warned of by name.
     """
     mode = modes.free[0]
-    steps = np.diag(np.finfo(mode.dtype).eps ** 0.25 * modes.spread)
-    around = [mode] if points is None else points
-    slopes = [sum(negative(point + h)[1] - negative(point - h)[1] for point in around) for h in steps]
-    hessian = np.array(slopes) / (2.0 * len(around) * steps.sum(axis=0)[:, None])
-    hessian = (hessian + hessian.T) / 2.0
+    hessian = _curvature(negative, [mode] if points is None else points, modes.spread)
     if not np.isfinite(hessian).all():
         return np.eye(len(mode), dtype=mode.dtype), "identity: the curvature at the mode is not finite"
     values, vectors = np.linalg.eigh(hessian)
@@ -267,8 +263,25 @@ def whitening(
             stacklevel=4,
         )
     factor = (vectors / np.sqrt(np.maximum(np.abs(values), floor))).astype(mode.dtype)
-    place = "at the mode" if points is None else f"at the mode, averaged over {len(around)} labellings"
+    place = "at the mode" if points is None else f"at the mode, averaged over {len(points)} labellings"
     return factor, f"curvature {place}{word}"
+
+
+def log_volume(negative: Objective, mode: np.ndarray, spread: np.ndarray) -> float:
+    """Log of Laplace's approximation of a mode's mass over its density there; flat directions as in whitening."""
+    hessian = _curvature(negative, [mode], spread)
+    if not np.isfinite(hessian).all():
+        return -np.inf
+    values = np.abs(np.linalg.eigvalsh(hessian))
+    return float(np.sum(np.log(2.0 * np.pi / np.maximum(values, FLAT * values.max()))) / 2.0)
+
+
+def _curvature(negative: Objective, points: Sequence[np.ndarray], spread: np.ndarray) -> np.ndarray:
+    """Hessian of the negative log density, averaged over points, by central differences of the gradient."""
+    steps = np.diag(np.finfo(points[0].dtype).eps ** 0.25 * spread)
+    slopes = [sum(negative(point + h)[1] - negative(point - h)[1] for point in points) for h in steps]
+    hessian = np.array(slopes) / (2.0 * len(points) * steps.sum(axis=0)[:, None])
+    return (hessian + hessian.T) / 2.0
 
 
 def near_normal(negative: Objective, modes: Modes, factor: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from numpyro.distributions import biject_to
 from scipy import stats
 
-from bayes_moe import curves, sampler, varying_coefficient
+from bayes_moe import curve_starts, curves, sampler, varying_coefficient
 from bayes_moe.bases import HilbertGP
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
@@ -85,10 +85,10 @@ def _quantities(values, inputs):
 
 @float64
 def posterior_draws(inputs, seed):
-    smooth, data = inputs[0], inputs[2]
+    smooth, args = inputs[0], (inputs, inputs[2].y)
     key = jax.random.key(seed)
-    start = curves.best_start(inputs, data, key, STARTS)
-    where, draws = sampler.run(curves.posterior_model, (inputs, data.y), key, SETTINGS, [start])
+    start = curve_starts.starts(curves.posterior_model, args, key, STARTS)
+    where, draws = sampler.run(curves.posterior_model, args, key, SETTINGS, start)
     thin = SETTINGS.num_chains * SETTINGS.num_samples // KEPT
     free = jnp.asarray(draws.free.reshape(-1, where.size)[::thin][:KEPT])
     supports = {name: field.support for name, field in (smooth.fields | smooth.weights).items()}

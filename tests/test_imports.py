@@ -30,7 +30,7 @@ ORDER = (
     ("losses", "information", "voronoi", "solvability", "dendrogram", "units"),
     ("priors",),
     ("modes",),
-    ("gibbs",),
+    ("gibbs", "curve_starts"),
     ("chains",),
     ("sampler",),
     ("datatree",),
