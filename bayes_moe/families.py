@@ -164,7 +164,7 @@ def varying_coefficient(
         Columns of x (gate) and of z (experts), intercepts not counted; 0 for none.
     constant : sequence of str
         Coefficients that do not vary with u: ``"delta"``, ``"alpha[:,1]"`` (one covariate of z, in every expert),
-        ``"alpha[0,1]"``. Experts are numbered by their mean intercepts, ascending: see :mod:`mle.kernel_em`.
+        ``"alpha[0,1]"`` (one component's: which of them it is, data decide).
 
     Returns
     -------

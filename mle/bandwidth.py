@@ -112,6 +112,7 @@ def select(
     settings = {"grid": grid, "kernel": kernel, "engine": engine, "max_iter": max_iter, "tol": tol, "whole": True}
     widths = _candidates(model, data, candidates, undersmooth, settings)
     plans = [curve_plan.make_plan(model, data, h, **settings) for h in widths]
+    windows.check_rank(data, plans[-1].grid, plans[-1].windows)
     start, _ = kernel_em.first_guess(plans[-1], data, n_init, rng)
     fold = rng.permutation(np.arange(data.n) % folds)
     each = np.array([held_out(plan, data, start, fold) for plan in plans])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bayes_moe import varying
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
-from mle import curve_starts, labels, local, local_em
+from mle import curve_starts, labels, local, local_em, windows
 from mle.curve_plan import Plan, make_plan
 from mle.curves import CurveFit
 from mle.kernels import Kernel
@@ -54,7 +56,8 @@ def fit(
     ----------
     model : VaryingCoefficient
         Its ``constant`` coefficients are averages of their local estimates over the observations; the others are then
-        fitted again with them held.
+        fitted again with them held. Where they tell components apart, as ``"alpha[0,1]"`` does, components are
+        numbered as the likelihood prefers, not by their intercepts.
     x, z : array-like, shapes (n, p) and (n, q)
         Covariates of the gate and of the experts, without intercepts.
     u, y : array-like, shape (n,)
@@ -92,7 +95,8 @@ def fit(
     Raises
     ------
     ValueError
-        For bad data or arguments; among them h too small for the gaps in u, with the smallest workable h.
+        For bad data or arguments; among them h too small for the gaps in u, with the smallest workable h, and
+        covariates that are constant or collinear in a window.
 
     References
     ----------
@@ -106,6 +110,7 @@ def fit(
     """
     data = model.observe(x, z, u, y, size=size, u_range=u_range)
     plan = make_plan(model, data, h, grid=grid, kernel=kernel, engine=engine, max_iter=max_iter, tol=tol)
+    windows.check_rank(data, plan.grid, plan.windows)
     plan = plan.holding(fixed or {})
     if init is not None:
         theta, starts = plan.held(curve_starts.given(model, init, len(plan.grid))), np.zeros(0)
@@ -165,9 +170,26 @@ def estimate(
     mask = plan.model.select(plan.model.constant)
     if not mask.any():
         return plan, solved
-    own = np.asarray(local_em.own_level(plan.model, jnp.asarray(solved.theta), plan.windows))
+    thetas = _numberings(plan, mask, solved.theta) if order else [solved.theta]
+    return max((_averaged(plan, mask, data, theta, sweep) for theta in thetas), key=lambda e: _finite_likelihood(e[1]))
+
+
+def _numberings(plan: Plan, mask: np.ndarray, theta: np.ndarray) -> list[np.ndarray]:
+    """Theta with components in every order, where the constant coefficients are not those of all components."""
+    model = plan.model
+    alike = all((part == part[:1]).all() for part in varying.by_name(model, mask).values())
+    if alike or not plan.interchangeable or model.components > labels.MOST:
+        return [theta]
+    return [labels.permute(model, theta, np.array(p)) for p in itertools.permutations(range(model.components))]
+
+
+def _averaged(
+    plan: Plan, mask: np.ndarray, data: IndexedObservations, theta: np.ndarray, sweep: bool
+) -> tuple[Plan, Solved]:
+    """Fit with the coefficients of a mask held at the averages of their local estimates."""
+    own = np.asarray(local_em.own_level(plan.model, jnp.asarray(theta), plan.windows))
     plan = plan.averaged(mask, own.mean(axis=1))
-    return plan, _solve(plan, data, plan.held(solved.theta), sweep)
+    return plan, _solve(plan, data, plan.held(theta), sweep)
 
 
 def _solve(plan: Plan, data: IndexedObservations, theta: np.ndarray, sweep: bool) -> Solved:

@@ -13,6 +13,7 @@ from bayes_moe.varying import VaryingCoefficient
 from mle.kernels import Kernel
 
 DISTINCT = 3  # values of u that a window must hold: a line and something to see beside it
+DEPENDENT = 1e-7  # smallest singular value, of columns of unit length, below which they count as collinear
 ROOM = 8  # window lengths are multiples of n / ROOM, so that near bandwidths share one compilation
 
 
@@ -134,3 +135,49 @@ def check_bandwidth(
             f"The smallest workable h is {1.001 * smallest:.3g}."
         )
     return float(h)
+
+
+def full_rank(cut: Windows, columns: np.ndarray) -> np.ndarray:
+    """Whether each window's data determine a line in u for every column's coefficient, shape (G,).
+
+    Parameters
+    ----------
+    cut : Windows
+    columns : ndarray, shape (1 + q, n)
+        Covariates, ones first.
+    """
+    centred = np.asarray(columns, dtype=float).copy()
+    centred[1:] -= centred[1:].mean(axis=1, keepdims=True)
+    out = np.empty(len(cut.index), dtype=bool)
+    for g, (index, t, w) in enumerate(zip(cut.index, np.asarray(cut.t), np.asarray(cut.w), strict=True)):
+        seen = centred[:, index] * np.sqrt(w)
+        lines = np.concatenate([seen, seen * t])
+        lengths = np.linalg.norm(lines, axis=1, keepdims=True)
+        out[g] = (lengths > 0).all() and np.linalg.svd(lines / lengths, compute_uv=False).min() > DEPENDENT
+    return out
+
+
+def check_rank(data: IndexedObservations, grid: np.ndarray, cut: Windows) -> None:
+    """Check that coefficients are determined in every window: no covariate is constant or collinear in any.
+
+    Raises
+    ------
+    ValueError
+        With a grid point where they are not, and the columns that are constant there.
+    """
+    low, high = np.asarray(data.range)
+    for name, columns in (("x", np.asarray(data.x)), ("z", np.asarray(data.z))):
+        good = full_rank(cut, columns)
+        if good.all():
+            continue
+        worst = int(good.argmin())
+        inside = columns[1:, np.asarray(cut.index[worst])[np.asarray(cut.w[worst]) > 0]]
+        still = np.flatnonzero(np.ptp(inside, axis=1) == 0).tolist()
+        what = (
+            f"column {', '.join(map(str, still))} constant" if still else "columns collinear, with each other or with u"
+        )
+        raise ValueError(
+            f"{name} must determine its coefficients around every grid point, got {what} around u = "
+            f"{low + grid[worst] * (high - low):.4g}, and so at {np.sum(~good)} of {len(grid)} points. "
+            "Drop columns, or raise h where others see more."
+        )

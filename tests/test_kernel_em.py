@@ -266,6 +266,20 @@ def test_constant_coefficients_are_constant_and_close(engine):
     assert (np.ptp(fit.at(fit.grid[3] + np.linspace(0, 0.01, 5))["delta"], axis=0) == 0).all()
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_data_decide_which_component_has_the_constant_slope(other):
+    model, rows = draw_hybrid(500, seed=1)
+    x, z, u, y = rows
+    upper = y > np.median(y)
+    bent = np.where(upper == other, 0.0, 1.5 * (u - 0.5)) * z[:, 0]  # of either the upper or the lower expert
+    model = varying_coefficient("normal", 2, constant=("alpha[0,1]",))
+    fit = kernel_em.fit(model, x, z, u, y + bent, h=0.3, random_state=0)
+    slopes, intercepts = fit.params["alpha"][:, :, 1], fit.params["alpha"][:, :, 0].mean(axis=0)
+    assert np.ptp(slopes[:, 0]) == 0
+    assert np.ptp(slopes[:, 1]) > 0.8
+    assert (intercepts[0] > intercepts[1]) == other
+
+
 @pytest.mark.slow
 def test_constant_coefficients_are_root_n():
     sizes, replicates, errors = (250, 1000, 4000), 12, []
@@ -341,6 +355,10 @@ BAD = {
     "x with another column": (lambda: fitted(x=Z), "x", "1 columns"),
     "z with a row less": (lambda: fitted(z=Z[1:]), "z", "60 rows"),
     "z not finite": (lambda: fitted(z=replaced(Z, (2, 1), np.inf)), "z", "finite"),
+    "x constant": (lambda: fitted(x=np.full((N, 1), 0.1)), "x", "column 0 constant .* 20 of 20"),
+    "z constant in a window": (lambda: fitted(z=np.stack([Z[:, 0], U > 0.6], axis=1)), "z", "column 1 constant"),
+    "z collinear": (lambda: fitted(z=np.stack([Z[:, 0], 3 * Z[:, 0] - 1], axis=1)), "z", "collinear"),
+    "z a line in u": (lambda: fitted(z=np.stack([Z[:, 0], 10 * U + 1], axis=1)), "z", "with u"),
     "y constant": (lambda: fitted(y=np.ones(N)), "y", "vary"),
     "y not finite": (lambda: fitted(y=replaced(Y, 0, np.nan)), "y", "finite"),
     "y no count": (lambda: fitted("poisson", y=np.abs(Y)), "y", "counts"),
