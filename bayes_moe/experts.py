@@ -35,21 +35,36 @@ def linear(z: Array) -> Array:
     return z
 
 
+def tanh(z: Array) -> Array:
+    """Hyperbolic tangent. JAX's own can't be pickled, nor could models with it."""
+    return jnp.tanh(z)
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z))."""
+    return jax.nn.sigmoid(z)
+
+
 def gelu(z: Array) -> Array:
     """Exact GELU, z Phi(z) (not the tanh approximation)."""
     return jax.nn.gelu(z, approximate=False)
 
 
+def relu(z: Array) -> Array:
+    """max(z, 0)."""
+    return jax.nn.relu(z)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "linear": linear,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
     "gelu": gelu,
-    "relu": jax.nn.relu,
+    "relu": relu,
 }
 
 ROWS = 2**18  # observations that a frozen expert is evaluated on at once
-BOUNDED = (jnp.tanh, jax.nn.sigmoid)  # by one in absolute value
+BOUNDED = (tanh, sigmoid, jnp.tanh, jax.nn.sigmoid)  # by one in absolute value
 
 
 def activation_function(activation: str | Activation, name: str = "activation") -> Activation:
@@ -174,51 +189,28 @@ class Frozen:
         if not np.isfinite(weights).all():
             raise ValueError(f"frozen must be finite, got {weights.tolist()}.")
 
-        @float64
-        def source(x: np.ndarray) -> np.ndarray:
-            out = np.empty((len(x), len(weights)))
-            with jax.ensure_compile_time_eval():  # x is concrete even where the caller is being traced
-                for first in range(0, len(x), ROWS):  # many rows at once would need several times their memory
-                    rows = slice(first, first + ROWS)
-                    out[rows] = jax.nn.log_softmax(act(jnp.asarray(x[rows]) @ weights.T), axis=1)
-            return out
-
-        return Frozen(len(weights), source, weights.shape[1])
+        return Frozen(len(weights), partial(_of_vectors, weights, act), weights.shape[1])
 
     @staticmethod
     def classifier(fitted: object) -> Frozen:
-        """Wrap a fitted scikit-learn classifier with ``predict_log_proba``; its ``classes_`` are kept."""
+        """Wrap a fitted scikit-learn classifier that predicts probabilities; its ``classes_`` are kept."""
         if not hasattr(fitted, "classes_"):
             raise ValueError(f"frozen must be a fitted classifier, got {fitted!r} without classes_. Fit it first.")
         labels = tuple(label.item() if isinstance(label, np.generic) else label for label in fitted.classes_)
         names = getattr(fitted, "feature_names_in_", None)
 
-        def source(x: np.ndarray) -> np.ndarray:
-            if names is None:
-                return fitted.predict_log_proba(x)
-            import pandas as pd  # the classifier was fitted on a data frame, so pandas is there
-
-            return fitted.predict_log_proba(pd.DataFrame(x, columns=names))
-
         features = getattr(fitted, "n_features_in_", None)
-        return Frozen(len(labels), source, features, labels, None if names is None else tuple(map(str, names)))
+        names = None if names is None else tuple(map(str, names))
+        return Frozen(len(labels), partial(_of_classifier, fitted), features, labels, names)
 
     @staticmethod
     def table(log_probabilities: object) -> Frozen:
         """Log-probabilities (n, classes) of the rows that the model will see, and of no others."""
         table = check_real("frozen", log_probabilities)
 
-        def source(x: object) -> np.ndarray:
-            if len(x) != len(table):
-                raise ValueError(
-                    f"frozen holds log-probabilities of {len(table)} rows, x has {len(x)}. "
-                    "Build the model again with Frozen.table(...) of these rows."
-                )
-            return table
-
         if table.ndim != 2:
             raise ValueError(f"frozen must have shape (n, classes), got {table.shape}.")
-        return Frozen(table.shape[1], source)
+        return Frozen(table.shape[1], partial(_of_table, table))
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -244,6 +236,40 @@ class Frozen:
     def draw(self, rng_key: Array, params: Params, covariates: Covariates) -> Array:
         """Class positions that it draws, shape (1, n)."""
         return _categorical(rng_key, self.log_probabilities(params, covariates))
+
+
+# Sources of frozen experts: functions of a module, so that models can be pickled ---------------------------------
+
+
+@float64
+def _of_vectors(weights: np.ndarray, act: Activation, x: np.ndarray) -> np.ndarray:
+    out = np.empty((len(x), len(weights)))
+    with jax.ensure_compile_time_eval():  # x is concrete even where the caller is being traced
+        for first in range(0, len(x), ROWS):  # many rows at once would need several times their memory
+            rows = slice(first, first + ROWS)
+            out[rows] = jax.nn.log_softmax(act(jnp.asarray(x[rows]) @ weights.T), axis=1)
+    return out
+
+
+def _of_classifier(fitted: object, x: np.ndarray) -> np.ndarray:
+    names = getattr(fitted, "feature_names_in_", None)
+    if names is not None:
+        import pandas as pd  # the classifier was fitted on a data frame, so pandas is there
+
+        x = pd.DataFrame(x, columns=names)
+    if hasattr(fitted, "predict_log_proba"):
+        return fitted.predict_log_proba(x)
+    with np.errstate(divide="ignore"):  # log 0 is what is meant
+        return np.log(fitted.predict_proba(x))
+
+
+def _of_table(table: np.ndarray, x: object) -> np.ndarray:
+    if len(x) != len(table):
+        raise ValueError(
+            f"frozen holds log-probabilities of {len(table)} rows, x has {len(x)}. "
+            "Build the model again with Frozen.table(...) of these rows."
+        )
+    return table
 
 
 def _one_hot(positions: Array, classes: int) -> Array:

@@ -36,7 +36,7 @@ def contaminated(
     Parameters
     ----------
     frozen : array-like (K, d), fitted classifier, or Frozen
-        The pre-trained expert: class vectors eta0, a scikit-learn classifier with ``predict_log_proba``, or
+        The pre-trained expert: class vectors eta0, a scikit-learn classifier that predicts probabilities, or
         :meth:`Frozen.table <bayes_moe.experts.Frozen.table>` of log-probabilities for the rows at hand.
     frozen_activation, activation : str or callable
         "linear", "tanh", "sigmoid", "gelu", "relu", or any elementwise JAX function. ``frozen_activation``
@@ -212,8 +212,13 @@ def _check_reference(reference: str | None, act: Activation) -> None:
 def _as_frozen(frozen: object, activation: str | Activation) -> Frozen:
     if isinstance(frozen, Frozen):
         expert = frozen
-    elif hasattr(frozen, "predict_log_proba"):
+    elif hasattr(frozen, "predict_log_proba") or hasattr(frozen, "predict_proba"):
         expert = Frozen.classifier(frozen)
+    elif hasattr(frozen, "predict"):
+        raise ValueError(
+            f"frozen must predict probabilities, got {frozen!r:.80} without predict_proba. Calibrate it first, as with "
+            "scikit-learn's CalibratedClassifierCV, or pass Frozen.table(...) of log-probabilities."
+        )
     else:
         expert = Frozen.logits(frozen, activation)
     if expert.classes < 2:

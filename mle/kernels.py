@@ -77,13 +77,29 @@ class Kernel:
         return c / float(np.sum(difference**2) * step), c
 
 
+def _epanechnikov(t: np.ndarray) -> np.ndarray:  # no lambdas: fits are pickled
+    return 0.75 * (1 - t**2)
+
+
+def _biweight(t: np.ndarray) -> np.ndarray:
+    return 15 / 16 * (1 - t**2) ** 2
+
+
+def _triweight(t: np.ndarray) -> np.ndarray:
+    return 35 / 32 * (1 - t**2) ** 3
+
+
+def _gaussian(t: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * t**2) / np.sqrt(2 * np.pi)
+
+
 KERNELS = {
     kernel.name: kernel
     for kernel in (
-        Kernel("epanechnikov", lambda t: 0.75 * (1 - t**2)),
-        Kernel("biweight", lambda t: 15 / 16 * (1 - t**2) ** 2),
-        Kernel("triweight", lambda t: 35 / 32 * (1 - t**2) ** 3),
-        Kernel("gaussian", lambda t: np.exp(-0.5 * t**2) / np.sqrt(2 * np.pi), reach=8.0),
+        Kernel("epanechnikov", _epanechnikov),
+        Kernel("biweight", _biweight),
+        Kernel("triweight", _triweight),
+        Kernel("gaussian", _gaussian, reach=8.0),
     )
 }
 

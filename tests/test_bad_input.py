@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from bayes_moe import contaminated
 from bayes_moe.experts import Frozen
@@ -120,6 +121,7 @@ BAD_MODEL = [
     ("NaN in eta0", lambda: model(frozen=with_entry(ETA0, np.nan)), "frozen", "finite"),
     ("strings in eta0", lambda: model(frozen=ETA0.astype(str)), "frozen", "dtype"),
     ("unfitted classifier", lambda: model(frozen=LogisticRegression()), "frozen", "[Ff]it"),
+    ("classifier without probabilities", lambda: model(frozen=LinearSVC()), "frozen", "CalibratedClassifierCV"),
     ("probabilities", lambda: table_model(np.full((4, 3), 1 / 3)).prepare(X), "frozen", "log"),
     ("NaN in a table", lambda: table_model(np.full((4, 3), np.nan)).prepare(X), "frozen", "log"),
     ("table of other rows", lambda: table_model(np.full((5, 3), -np.log(3))).prepare(X), "frozen", "5"),

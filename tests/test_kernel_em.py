@@ -1,6 +1,7 @@
 """Kernel EM: closed forms, both engines, labels along u, constants, errors."""
 
 import itertools
+import pickle
 import re
 from functools import cache, partial
 
@@ -54,6 +55,12 @@ def test_the_curves_of_simulation_1_are_found(engine):
     assert fit.status == "converged"
     assert error["alpha"] < 0.15
     assert error["alpha"] < error["beta"] < 0.6
+
+
+def test_a_fit_can_be_pickled():
+    fit = standin_fit("consistent")
+    again = pickle.loads(pickle.dumps(fit))
+    np.testing.assert_array_equal(again.at([0.5])["alpha"], fit.at([0.5])["alpha"])
 
 
 def test_the_log_likelihood_is_that_of_slow_code():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -329,6 +330,30 @@ def test_a_frozen_classifier_is_the_frozen_expert_with_its_coefficients(names):
     given = by_vectors.params(**draw_case()[1])
     same_answers(by_classifier, by_vectors, given, covariates, labels)
     same_answers(by_classifier, by_classifier, given, covariates, pd.Series(labels))
+
+
+class Calibrated:
+    """A classifier of somebody's own, which knows no log-probabilities."""
+
+    def __init__(self, fitted):
+        self.fitted, self.classes_, self.n_features_in_ = fitted, fitted.classes_, fitted.n_features_in_
+
+    def predict_proba(self, x):
+        return self.fitted.predict_proba(x)
+
+
+def test_models_are_pickled_whatever_their_experts():
+    _, params, x, y = draw_case()
+    classifier = LogisticRegression(fit_intercept=False).fit(x, y)
+    frozen = [classifier, Calibrated(classifier), classifier.coef_]
+    moes = [contaminated(each, activation=name) for each in frozen for name in ACTIVATIONS]
+    moes.append(contaminated(Frozen.table(classifier.predict_log_proba(x)), features=2, activation="tanh"))
+    for moe in moes:
+        given = moe.params(**params)
+        again = pickle.loads(pickle.dumps(moe))
+        np.testing.assert_array_equal(again.log_density(given, x, y), moe.log_density(given, x, y))
+        of_vectors = contaminated(classifier.coef_, activation=moe.experts[1].activation)
+        np.testing.assert_allclose(moe.log_density(given, x, y), of_vectors.log_density(given, x, y), rtol=1e-10)
 
 
 def test_labels_may_be_strings():
