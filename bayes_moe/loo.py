@@ -26,7 +26,9 @@ BATCH = 50  # draws evaluated side by side
 
 @float64
 @memory_named()
-def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None = None) -> ELPDDataLOO:
+def loo(
+    moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None = None, conditional: bool = False
+) -> ELPDDataLOO:
     """PSIS leave-one-out cross-validation, some observations at a time.
 
     The numbers of ``az.loo`` on a posterior with a ``log_likelihood`` group, of which only a slice exists at a time.
@@ -41,6 +43,9 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
         The data of that posterior.
     rows : int, optional
         Observations at a time; as many as need 128 MiB by default.
+    conditional : bool
+        Of log p(y | x), every x kept and one y left out at a time, also where a Gaussian gate models x: to be compared
+        with regressions of y on x. By default of what the likelihood is of, (x, y) with a Gaussian gate.
 
     Returns
     -------
@@ -71,11 +76,11 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
         )
     rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
     draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
-    tables = []
+    pointwise, tables = _conditional if conditional else _pointwise, []
     for first in range(0, covariates.n, rows):
         part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)
         arguments = (draws, moe, part, jnp.asarray(codes[first : first + rows]))
-        values = np.asarray(compiled(_pointwise, *arguments)(*arguments)).reshape(chains, length, -1)
+        values = np.asarray(compiled(pointwise, *arguments)(*arguments)).reshape(chains, length, -1)
         tables.append(_loo_of(idata, values))
     elpd_i, lppd_i, pareto_k = (np.concatenate(column) for column in zip(*tables, strict=True))
     good_k = min(1 - 1 / np.log10(chains * length), 0.7)
@@ -96,9 +101,15 @@ def loo(moe: MoE, idata: xr.DataTree, x: object, y: object, *, rows: int | None 
 
 
 def _pointwise(draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
-    """Log p(y | x) of each draw and observation, (draws, n)."""
+    """Log likelihood of each draw and observation, (draws, n)."""
     data = moe.condition(covariates, codes)
     return jax.lax.map(lambda params: moe.log_densities(params, data), draws, batch_size=BATCH)
+
+
+def _conditional(draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
+    """Log p(y | x) of each draw and observation, (draws, n)."""
+    data = moe.condition(covariates, codes)
+    return jax.lax.map(lambda params: moe.log_conditional(params, data), draws, batch_size=BATCH)
 
 
 def _loo_of(idata: xr.DataTree, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.parameters import Params
-from bayes_moe.priors import Prior, resolve
+from bayes_moe.priors import Prior, check_scale, resolve
 
 
 class Mixture(Distribution):
@@ -50,6 +50,12 @@ class Mixture(Distribution):
     pytree_data_fields = ("moe", "params", "covariates")
 
     def __init__(self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None):
+        if missing := [name for name in moe.fields if name not in params]:
+            raise ValueError(f"params must have every parameter of the model, missing: {', '.join(missing)}.")
+        if isinstance(x, jax.core.Tracer):
+            raise ValueError(
+                "x must be moe.prepare(x), made once outside your model: in compiled code it has no values."
+            )
         self.moe = moe
         self.params = params
         self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
@@ -168,7 +174,7 @@ def sample(  # noqa: PLR0913 - one for each setting
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
         Whether to add these groups: chains x draws x n numbers each. With a Gaussian gate the log likelihood is that of
-        (x, y): compare such models with each other, not with regressions of y on x.
+        (x, y): compare such models with each other, or by ``loo.loo(..., conditional=True)`` with regressions.
     dtype : "mixed", "float64" or "float32"
         "mixed" is double precision but for each observation's log density, which the chains compute in single
         precision and add up in double: half the time. The error of their sum is measured at 50 of the draws;
@@ -233,6 +239,7 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
+        check_scale(moe, prior, np.asarray(covariates.x), np.asarray(codes))
         args = sampler.as_arrays(((moe, shaped, covariates), codes))
         summed = sampler.as_arrays(((moe, shaped, moe.condition(covariates, codes)),))
         return summed_model, summed, posterior_model, args

@@ -7,6 +7,7 @@ one. The defaults are weakly informative for covariates of unit scale; standardi
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable, Mapping
 
 import jax
@@ -22,6 +23,7 @@ from bayes_moe.repulsion import Repulsive
 Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
 Defaults = Mapping[str, tuple[type[Distribution], tuple[float, ...]] | Callable[[MoE], Distribution]]
 
+LEAST, MOST = 0.05, {"x": 6.0, "y": 15.0}  # spread and location of data that default priors of a Gaussian gate expect
 SCALE = 0.1  # of prior variances, for x and y of unit scale
 SPARSE = 0.5  # below half the number of an expert's parameters, so that spare experts empty
 
@@ -108,6 +110,33 @@ def resolve(moe: MoE, prior: Prior | None = None, defaults: Defaults = DEFAULTS)
         else _shaped(name, field, _default(name, defaults), moe)
         for name, field in moe.fields.items()
     }
+
+
+def check_scale(moe: MoE, prior: Prior | None, x: np.ndarray, y: np.ndarray) -> None:
+    """Warn of data that the default priors of a Gaussian gate and its experts hold to be impossible.
+
+    Parameters
+    ----------
+    moe : MoE
+    prior : mapping, optional
+        As given; what it says of location and scale is not judged.
+    x : ndarray, shape (d, n)
+    y : ndarray, shape (n,) or (n, q)
+    """
+    if "c" not in moe.fields:
+        return
+    for name, values, own in (("x", x.T, ("c", "Gamma")), ("y", y, ("b", "nu"))):
+        if set(own) <= set(prior or {}):
+            continue
+        centre, spread = np.atleast_1d(values.mean(axis=0)), np.atleast_1d(values.std(axis=0))
+        worst = int(np.argmax(np.maximum(np.abs(centre), np.maximum(spread, LEAST / np.maximum(spread, 1e-300)))))
+        if max(abs(centre[worst]), spread[worst]) > MOST[name] or spread[worst] < LEAST:
+            warnings.warn(
+                f"{name} has mean {centre[worst]:.3g} and standard deviation {spread[worst]:.3g}; the default priors "
+                f"of {own[0]} and {own[1]} are for data of unit scale, and would decide the answer. Standardise with "
+                f"units.Units.of(x, y), or give priors of {own[0]} and {own[1]}.",
+                stacklevel=5,
+            )
 
 
 def _default(name: str, defaults: Defaults) -> Distribution | Callable[[MoE], Distribution]:

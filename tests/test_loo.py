@@ -4,8 +4,9 @@ import arviz_stats as azs
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
-from bayes_moe import contaminated, nuts
+from bayes_moe import contaminated, gaussian_gated, nuts
 from bayes_moe.loo import loo
 
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
@@ -41,6 +42,23 @@ def test_arviz_compares_it(fitted):
     moe, x, y, idata = fitted
     table = azs.compare({"ours": loo(moe, idata, x, y, rows=50), "ArviZ": azs.loo(idata, pointwise=True)})
     assert table["elpd_diff"].abs().max() < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape")
+def test_one_gaussian_gated_expert_predicts_as_a_regression():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 1))
+    y = x[:, 0] + rng.normal(size=80)
+    moe = gaussian_gated(1, features=1)
+    idata = nuts.sample(moe, x, y, rng_key=0, num_warmup=200, num_samples=300, num_chains=2, progress_bar=False)
+    design = np.column_stack([np.ones(80), x])
+    hat = np.sum(design * np.linalg.solve(design.T @ design, design.T).T, axis=1)
+    left_out = (y - design @ np.linalg.lstsq(design, y)[0]) / (1 - hat)  # of a regression without that row
+    sd = np.sqrt(np.sum((left_out * (1 - hat)) ** 2) / 78)
+    expected = stats.t(78, scale=sd / np.sqrt(1 - hat)).logpdf(left_out).sum()  # flat priors
+    ours = loo(moe, idata, x, y, rows=30, conditional=True)
+    assert ours.elpd == pytest.approx(expected, abs=1.0)
+    assert loo(moe, idata, x, y).elpd < ours.elpd - 50  # which is of x too
 
 
 @pytest.mark.parametrize("draws", [1, 12])

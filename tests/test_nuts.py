@@ -231,6 +231,21 @@ def test_own_model_gives_the_same_posterior():
     assert idata["log_likelihood"]["y"].dims == ("chain", "draw", "obs_id")
 
 
+def test_own_models_without_a_parameter_or_with_raw_covariates_are_told_so():
+    _, _, x, y = problem("homogeneous")
+
+    def raw(x, y=None):
+        tau, beta, eta = (numpyro.sample(name, dist.Normal()) for name in NAMES)
+        params = {"tau": tau[None], "beta": beta[None, None], "eta": eta[None, None, None]}
+        with numpyro.plate("obs_id", len(x)):
+            numpyro.sample("y", nuts.Mixture(OWN, params, x), obs=y)
+
+    with pytest.raises(ValueError, match=r"^x must be moe.prepare\(x\)"):
+        nuts.sample(raw, x, y, **RUN)
+    with pytest.raises(ValueError, match="^params must have every parameter.*missing: beta, eta"):
+        nuts.Mixture(OWN, {"tau": np.zeros(1)}, OWN.prepare(x))
+
+
 def test_own_model_states_its_priors_itself():
     _, moe, x, y = problem("homogeneous")
     with pytest.raises(ValueError, match="prior"):

@@ -1,5 +1,6 @@
 """Priors: merged by name, shaped like the parameters, refused by name, and felt by the posterior."""
 
+import warnings
 from types import SimpleNamespace
 
 import jax
@@ -10,9 +11,9 @@ import pytest
 from numpyro.distributions import constraints
 from scipy import stats
 
-from bayes_moe import contaminated, nuts
+from bayes_moe import contaminated, gaussian_gated, nuts
 from bayes_moe.parameters import Field
-from bayes_moe.priors import resolve
+from bayes_moe.priors import check_scale, resolve
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 SHAPES = {"tau": (1,), "beta": (1, 2), "eta": (1, 2, 2)}
@@ -137,6 +138,29 @@ def test_neither_the_mapping_nor_the_defaults_change():
     resolve(model(), prior)
     assert list(prior) == ["tau"]
     assert log_prob("tau") == before
+
+
+@pytest.mark.parametrize(
+    ("x_unit", "y_unit", "x_place", "y_place", "given", "named"),
+    [
+        (1, 1, 0, 0, (), []),
+        (1, 13, 0, 70, (), ["y has mean 70"]),
+        (13, 13, 70, 70, (), ["x has mean 70", "y has mean 70"]),
+        (0.01, 1, 0, 0, (), ["x has mean"]),
+        (13, 13, 70, 70, ("c", "Gamma"), ["y has mean 70"]),
+        (13, 13, 70, 70, ("c", "Gamma", "b", "nu"), []),
+    ],
+)
+def test_data_that_default_priors_hold_to_be_impossible_are_warned_of(x_unit, y_unit, x_place, y_place, given, named):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 50)), rng.normal(size=50)
+    x, y = ((v - v.mean(axis=-1, keepdims=True)) for v in (x, y))
+    x[1] = x_place + x_unit * x[1]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        check_scale(gaussian_gated(2, features=2), dict.fromkeys(given), x, y_place + y_unit * y)
+        check_scale(model(), None, 100 * x, y)  # no prior of places
+    assert [str(each.message)[: len(start)] for each, start in zip(seen, named, strict=True)] == named
 
 
 def test_a_tight_prior_moves_the_posterior():
