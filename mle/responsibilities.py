@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes_moe import parameters
-from mle.m_steps import Collapse, maximise_closed
+from mle.m_steps import COLLAPSED, Collapse, maximise_closed
 from mle.objective import Objective
 
 SHORT_RUNS = 5  # short EM runs behind each short-EM start
@@ -60,6 +60,11 @@ def _check_spread(objective: Objective) -> None:
         )
     if (np.ptp(y, axis=1) == 0).any():
         raise ValueError("y must not be constant: every variance would vanish.")
+    centred = y - y.mean(axis=1, keepdims=True)
+    design = (x - x.mean(axis=1, keepdims=True)).T
+    left = centred.T - design @ np.linalg.lstsq(design, centred.T)[0]
+    if "nu" not in dict(objective.floors) and np.linalg.norm(left) ** 2 < COLLAPSED * np.linalg.norm(centred) ** 2:
+        raise ValueError("y must not be a linear function of x: every nu would vanish. Give floors={'nu': ...}.")
 
 
 def _rows(objective: Objective) -> np.ndarray:

@@ -204,6 +204,11 @@ def test_a_collapsing_start_is_recorded_and_a_floor_saves_it():
     assert saved.certificate.at_bounds == ("log nu[0]",)
 
 
+def test_an_exact_line_is_fitted_where_a_floor_holds_its_variance():
+    fit = em.fit(gaussian_gated(1, 1), Y40[:, None], 2 * Y40, n_init=2, random_state=0, floors={"nu": 0.01})
+    assert fit.params["a"] == pytest.approx(2.0, abs=1e-8)
+
+
 def duplicated(n=40):
     x = np.random.default_rng(0).normal(size=(n, 1))
     return np.hstack([x, x])
@@ -224,6 +229,7 @@ BAD = [
         lambda: em.fit(gaussian_gated(2, 1), np.ones((40, 1)), Y40, n_init=2, random_state=0),
         "x must have columns that vary",
     ),
+    (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, n_init=2, random_state=0), "y must not be a linear"),
     (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, init="k-means", random_state=0), "init must be one of"),
     (lambda: em.fit(gaussian_gated(2, 1), Y40[:, None], Y40, random_state=0, floors={"c": 1.0}), "'c' is no variance"),
     (
