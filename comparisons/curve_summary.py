@@ -129,7 +129,7 @@ def figure(rows: Rows, level: float = LEVELS[-1]) -> Figure:
     bands = [
         (name, kind, mine) for (regime, name), mine in errors.items() for kind in kinds(mine) if regime == "curves"
     ]
-    heights = 1.2 + LINE * len({name for _, name in errors}), 1.2 + LINE * len(bands)
+    heights = 1.3 + LINE * len({name for _, name in errors}), 1.2 + LINE * len(bands)
     page = Figure(figsize=(3.2 * len(blocks) + 3.0, sum(heights)), layout="constrained")
     upper, lower = page.subfigures(2, 1, height_ratios=heights)
     _draw_errors(upper, errors, blocks)
@@ -150,6 +150,7 @@ def _draw_errors(page: SubFigure, cells: Mapping[tuple[str, str], Rows], blocks:
             axis.errorbar(medians, places, xerr=bars, color=COLOURS[k], label=f"regime {regime}", **POINT)
         axis.set(title=block, xlabel="median RASE")
         axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=5)
     _name_lines(panels[0], names)
     page.suptitle("Root average squared errors (bars: 95%, over data sets)", fontsize=10)
     page.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -180,3 +181,4 @@ def _draw_coverage(
 
 def _name_lines(axis: Axes, names: Sequence[str]) -> None:
     axis.set_yticks(-np.arange(len(names)), names, fontsize=7)
+    axis.set_ylim(-len(names) + 0.4, 0.6)
