@@ -8,6 +8,7 @@ sandwich. It ends at no maximum of the local log likelihood, so that J may be si
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -24,6 +25,7 @@ from mle.curves import CurveFit
 from mle.windows import Windows
 
 KINDS = ("joint", "local")
+MOST, COARSE = 100, 50  # grid points up to which the joint sandwich is taken at all of them, and else at so many
 BATCH = 40  # columns of the joint information computed side by side
 
 
@@ -36,7 +38,7 @@ def standard_errors(fit: CurveFit, kind: str | None = None) -> np.ndarray:
     fit : CurveFit
     kind : "joint" or "local", optional
         Of the equations at all u together, as the engine "consistent" solves them, or of each u by itself; by default
-        the engine's own.
+        the engine's own. Of more than MOST grid points the first takes COARSE, and lines between.
 
     Raises
     ------
@@ -46,11 +48,23 @@ def standard_errors(fit: CurveFit, kind: str | None = None) -> np.ndarray:
     kind = kind or ("joint" if fit.engine == "consistent" else "local")
     if kind not in KINDS:
         raise ValueError(f"sandwich must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if kind == "joint" and len(fit.grid) > MOST:
+        return _between(fit)
     if kind == "joint":
         found = (influences(fit)[:, : fit.model.size] ** 2).sum(axis=2)
     else:
         found = np.asarray(jitted(_local)(fit.model, fit.theta, fit.data, curve_plan.plan_of(fit).windows, fit.free))
     return np.where(fit.free[: fit.model.size], np.sqrt(np.where(found >= 0, found, np.inf)), 0.0)
+
+
+def _between(fit: CurveFit) -> np.ndarray:
+    """Joint standard errors at some of many grid points, and linearly between: the equations' matrix is (2 P G)^2."""
+    u = fit.scaled_grid
+    wide = np.flatnonzero(np.diff(u) > fit.h / 2)
+    picked = np.unique([*np.searchsorted(u, np.linspace(u[0], u[-1], COARSE)), *wide, *(wide + 1)])
+    few = standard_errors(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]), "joint")
+    between = np.stack([np.interp(u, u[picked], column) for column in few.T], axis=1)
+    return np.where(np.isnan(between), np.inf, between)  # beside a point where the information is singular
 
 
 @float64

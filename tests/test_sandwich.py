@@ -47,6 +47,17 @@ def test_influences_are_what_refits_with_changed_weights_say():
             np.testing.assert_allclose(found[..., index], slow, atol=1e-4 * np.abs(slow).max())
 
 
+def test_of_many_grid_points_some_do(monkeypatch):
+    fit = standin_fit(200, h=0.35, grid="own")
+    few = sandwich.standard_errors(fit)
+    monkeypatch.setattr(sandwich, "MOST", 200)
+    every = sandwich.standard_errors(fit)
+    assert few.shape == every.shape == (200, 8)
+    apart = np.abs(few / every - 1)
+    assert 0 < np.median(apart) < 0.01
+    assert np.quantile(apart, 0.95) < 0.05  # the rest lies at the ends of u
+
+
 def test_where_components_overlap_the_joint_sandwich_agrees_with_the_bootstrap():
     """The other is singular somewhere: the label-consistent EM ends at no maximum of the local likelihood."""
     fit = standin_fit()
