@@ -99,10 +99,11 @@ def exchangeable(model: VaryingCoefficient) -> bool:
 
 @float64
 def allocations(model: VaryingCoefficient, tree: xr.DataTree) -> np.ndarray:
-    """Likeliest component of each observation in each draw, (draws, n)."""
+    """Likeliest component of each observation in each draw, (draws, n), observations as in the user's rows."""
     smooth, data = smooth_of(model, tree), data_of(model, tree)
     rows = smooth.basis.rows(np.asarray(data.u))
-    return np.asarray(jitted(_allocations)(smooth, _sites(smooth, tree), data, rows))
+    by_u = np.asarray(jitted(_allocations)(smooth, _sites(smooth, tree), data, rows))
+    return by_u[:, np.argsort(data.order)]
 
 
 def _allocations(smooth: SmoothModel, draws: Params, data: IndexedObservations, rows: Array) -> Array:

@@ -50,6 +50,8 @@ def described(
     covariates = {"x": np.asarray(data.x)[1:].T, "z": np.asarray(data.z)[1:].T, "u": u, "size": data.size}
     covariates |= {} if data.subject is None else {"subject_position": data.subject}
     out["constant_data"] = xr.DataTree(_rows(data, covariates))
+    for name in (name for name in out.children if "obs_id" in out[name].dims):
+        out[name] = xr.DataTree(out[name].to_dataset().sortby("obs_id"))  # ArviZ's compare goes by place
     return out
 
 
@@ -86,7 +88,7 @@ def _rows(data: IndexedObservations, values: Mapping[str, np.ndarray]) -> xr.Dat
 
 
 def data_of(model: VaryingCoefficient, tree: xr.DataTree) -> IndexedObservations:
-    """The data of a tree, as the model reads them."""
+    """The data of a tree, as the model reads them: by u, not by row."""
     rows = {name: tree["constant_data"][name].values for name in ("x", "z", "u", "size")}
     data = model.observe(**rows, y=tree["observed_data"]["y"].values, u_range=ends_of(tree))
     if "subject_position" not in tree["constant_data"]:

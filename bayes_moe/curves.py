@@ -223,10 +223,9 @@ def sample(
     xarray.DataTree
         As from :func:`bayes_moe.nuts.sample`. In ``posterior``, beside the parameters, the curves: ``alpha`` (chain,
         draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
-        that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are in increasing order
-        of u; ``obs_id`` is the row of the data given (ArviZ's ``compare`` goes by place: sort by it first). With
-        subjects also ``subject_sd`` and ``subject_intercept`` (chain, draw, subject); log likelihoods and predictive
-        draws are those of the same subjects.
+        that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are the rows of the
+        data given. With subjects also ``subject_sd`` and ``subject_intercept`` (chain, draw, subject); log likelihoods
+        and predictive draws are those of the same subjects.
 
     Raises
     ------
