@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import functools
 import importlib.metadata
@@ -76,6 +77,7 @@ def run(source: Study | Recipe, cell: Cell, *, timeout: float | None = None, kee
 
 
 _NOWHERE = open(os.devnull, "w")  # faulthandler wants a file that stays open
+atexit.register(_NOWHERE.close)
 
 
 def failure(status: str, error: str) -> dict[str, object]:
