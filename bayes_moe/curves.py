@@ -8,7 +8,6 @@ and weights are nearly independent where data are few. The likelihood is ``Varyi
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from numbers import Real
@@ -28,7 +27,7 @@ from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
 from bayes_moe.moe import as_key
 from bayes_moe.parameters import Params
-from bayes_moe.priors import Prior, resolve
+from bayes_moe.priors import Prior, resolve, warn_of_scale
 from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
 from bayes_moe.sparsity import SparseGate
@@ -265,11 +264,9 @@ def _check_scale(model: VaryingCoefficient, y: np.ndarray, prior: Prior | None) 
     """Warn of normal responses that the default prior of the experts' intercepts calls impossible."""
     if model.response.name != "normal" or "alpha_mean" in (prior or {}):
         return
-    centre, spread, sd = float(y.mean()), float(y.std()), DEFAULTS["mean"][1][1]
-    if abs(centre) > FAR * sd or spread > FAR * sd or spread < math.exp(-FAR):
-        warnings.warn(
-            f"y has mean {centre:.3g} and standard deviation {spread:.3g}; the default priors are for responses of "
-            f"unit scale (alpha_mean: Normal(0, {sd:g})) and would pull the curves there. Standardise y, or give "
-            "priors of alpha_mean, alpha_amplitude and delta_mean.",
-            stacklevel=3,
-        )
+    sd = DEFAULTS["mean"][1][1]
+    advice = (
+        f"the default priors are for responses of unit scale (alpha_mean: Normal(0, {sd:g})) and would pull the curves "
+        "there. Standardise y, or give priors of alpha_mean, alpha_amplitude and delta_mean."
+    )
+    warn_of_scale("y", y, FAR * sd, advice, stacklevel=5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import arviz_base
 import arviz_stats as azs
@@ -76,7 +78,7 @@ def loo(
         )
     rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
     draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
-    pointwise, tables = _conditional if conditional else _pointwise, []
+    pointwise, tables = CONDITIONAL if conditional else LIKELIHOOD, []
     for first in range(0, covariates.n, rows):
         part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)
         arguments = (draws, moe, part, jnp.asarray(codes[first : first + rows]))
@@ -100,16 +102,14 @@ def loo(
     )
 
 
-def _pointwise(draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
-    """Log likelihood of each draw and observation, (draws, n)."""
+def _pointwise(density: Callable[..., Array], draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
+    """Log density of each draw and observation, (draws, n)."""
     data = moe.condition(covariates, codes)
-    return jax.lax.map(lambda params: moe.log_densities(params, data), draws, batch_size=BATCH)
+    return jax.lax.map(lambda params: density(moe, params, data), draws, batch_size=BATCH)
 
 
-def _conditional(draws: Params, moe: MoE, covariates: Covariates, codes: Array) -> Array:
-    """Log p(y | x) of each draw and observation, (draws, n)."""
-    data = moe.condition(covariates, codes)
-    return jax.lax.map(lambda params: moe.log_conditional(params, data), draws, batch_size=BATCH)
+# Made once, since compiled code is kept by the identity of the function.
+LIKELIHOOD, CONDITIONAL = partial(_pointwise, MoE.log_densities), partial(_pointwise, MoE.log_conditional)
 
 
 def _loo_of(idata: xr.DataTree, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -239,7 +239,7 @@ def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> 
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
-        check_scale(moe, prior, np.asarray(covariates.x), np.asarray(codes))
+        check_scale(moe, prior, covariates.x, codes)
         args = sampler.as_arrays(((moe, shaped, covariates), codes))
         summed = sampler.as_arrays(((moe, shaped, moe.condition(covariates, codes)),))
         return summed_model, summed, posterior_model, args

@@ -23,7 +23,8 @@ from bayes_moe.repulsion import Repulsive
 Prior = Mapping[str, Distribution | Callable[[MoE], Distribution]]
 Defaults = Mapping[str, tuple[type[Distribution], tuple[float, ...]] | Callable[[MoE], Distribution]]
 
-LEAST, MOST = 0.05, {"x": 6.0, "y": 15.0}  # spread and location of data that default priors of a Gaussian gate expect
+LEAST = 0.05  # spread of data below which default priors are too wide
+MOST = {"x": 6.0, "y": 15.0}  # location and spread beyond which those of a Gaussian gate are too narrow
 SCALE = 0.1  # of prior variances, for x and y of unit scale
 SPARSE = 0.5  # below half the number of an expert's parameters, so that spare experts empty
 
@@ -112,7 +113,7 @@ def resolve(moe: MoE, prior: Prior | None = None, defaults: Defaults = DEFAULTS)
     }
 
 
-def check_scale(moe: MoE, prior: Prior | None, x: np.ndarray, y: np.ndarray) -> None:
+def check_scale(moe: MoE, prior: Prior | None, x: jax.Array, y: jax.Array) -> None:
     """Warn of data that the default priors of a Gaussian gate and its experts hold to be impossible.
 
     Parameters
@@ -120,23 +121,32 @@ def check_scale(moe: MoE, prior: Prior | None, x: np.ndarray, y: np.ndarray) -> 
     moe : MoE
     prior : mapping, optional
         As given; what it says of location and scale is not judged.
-    x : ndarray, shape (d, n)
-    y : ndarray, shape (n,) or (n, q)
+    x : array, shape (d, n)
+    y : array, shape (n,) or (n, q)
     """
     if "c" not in moe.fields:
         return
-    for name, values, own in (("x", x.T, ("c", "Gamma")), ("y", y, ("b", "nu"))):
-        if set(own) <= set(prior or {}):
-            continue
-        centre, spread = np.atleast_1d(values.mean(axis=0)), np.atleast_1d(values.std(axis=0))
-        worst = int(np.argmax(np.maximum(np.abs(centre), np.maximum(spread, LEAST / np.maximum(spread, 1e-300)))))
-        if max(abs(centre[worst]), spread[worst]) > MOST[name] or spread[worst] < LEAST:
-            warnings.warn(
-                f"{name} has mean {centre[worst]:.3g} and standard deviation {spread[worst]:.3g}; the default priors "
-                f"of {own[0]} and {own[1]} are for data of unit scale, and would decide the answer. Standardise with "
-                f"units.Units.of(x, y), or give priors of {own[0]} and {own[1]}.",
-                stacklevel=5,
+    for name, values, own in (("x", np.asarray(x).T, ("c", "Gamma")), ("y", np.asarray(y), ("b", "nu"))):
+        if not set(own) <= set(prior or {}):
+            warn_of_scale(
+                name,
+                values,
+                MOST[name],
+                f"the default priors of {own[0]} and {own[1]} are for data of unit scale, and would decide the answer. "
+                f"Standardise with units.Units.of(x, y), or give priors of {own[0]} and {own[1]}.",
+                stacklevel=6,
             )
+
+
+def warn_of_scale(name: str, values: np.ndarray, most: float, advice: str, *, stacklevel: int) -> None:
+    """Warn of values (n,) or (n, columns) whose place or spread lies beyond ``most``, or spread below LEAST."""
+    centre, spread = np.atleast_1d(values.mean(axis=0)), np.atleast_1d(values.std(axis=0))
+    worst = int(np.argmax(np.maximum(np.abs(centre), np.maximum(spread, LEAST / np.maximum(spread, 1e-300)))))
+    if max(abs(centre[worst]), spread[worst]) > most or spread[worst] < LEAST:
+        warnings.warn(
+            f"{name} has mean {centre[worst]:.3g} and standard deviation {spread[worst]:.3g}; {advice}",
+            stacklevel=stacklevel,
+        )
 
 
 def _default(name: str, defaults: Defaults) -> Distribution | Callable[[MoE], Distribution]:

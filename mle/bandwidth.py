@@ -116,6 +116,11 @@ def select(
     start, _ = kernel_em.first_guess(plans[-1], data, n_init, rng)
     fold = rng.permutation(np.arange(data.n) % folds)
     each = np.array([held_out(plan, data, start, fold) for plan in plans])
+    return _chosen(widths, each, undersmooth)
+
+
+def _chosen(widths: np.ndarray, each: np.ndarray, undersmooth: float) -> Selection:
+    """The best of the candidates by held-out log densities (H, n), and what to use of it."""
     each = np.where(np.isfinite(each), each, -np.inf)
     scores = each.mean(axis=1)
     best = int(scores.argmax())
@@ -124,7 +129,7 @@ def select(
             "candidates must hold a bandwidth that predicts every held-out row, got none. Try larger ones."
         )
     with np.errstate(invalid="ignore"):
-        errors = np.nan_to_num((each - each[best]).std(axis=1), nan=np.inf) / np.sqrt(data.n)
+        errors = np.nan_to_num((each - each[best]).std(axis=1), nan=np.inf) / np.sqrt(each.shape[1])
     return Selection(float(undersmooth * widths[best]), float(widths[best]), widths, scores, errors)
 
 

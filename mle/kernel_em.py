@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -180,7 +179,7 @@ def _numberings(plan: Plan, mask: np.ndarray, theta: np.ndarray) -> list[np.ndar
     alike = all((part == part[:1]).all() for part in varying.by_name(model, mask).values())
     if alike or not plan.interchangeable or model.components > labels.MOST:
         return [theta]
-    return [labels.permute(model, theta, np.array(p)) for p in itertools.permutations(range(model.components))]
+    return [labels.permute(model, theta, order) for order in labels.orders(model.components)]
 
 
 def _averaged(

@@ -13,6 +13,11 @@ FAR = 5.0  # units from its target beyond which a coefficient counts as no farth
 MOST = 5  # components whose permutations are enumerated
 
 
+def orders(components: int) -> np.ndarray:
+    """All permutations (C!, C) of components, the identity first."""
+    return np.array(list(itertools.permutations(range(components))))
+
+
 def permute(model: VaryingCoefficient, theta: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Renumber the components of theta (..., 2 P): the new component c is the old ``order[..., c]``.
 
@@ -41,7 +46,7 @@ def path(r: np.ndarray, w: np.ndarray) -> np.ndarray:
         The identity at the first grid point.
     """
     count, components = r.shape[:2]
-    every = np.array(list(itertools.permutations(range(components))))
+    every = orders(components)
     one = [_costs(r[g], r[g + 1], np.sqrt(w[g] * w[g + 1]), every) for g in range(count - 1)]
     two = [_costs(r[g], r[g + 2], np.sqrt(w[g] * w[g + 2]), every) for g in range(count - 2)]
     if not one:
@@ -74,7 +79,7 @@ def nearest(model: VaryingCoefficient, theta: np.ndarray, target: np.ndarray, sc
     All coefficients count, each up to FAR units: one that ran away, as log k without overdispersion does, decides
     nothing alone. With more than MOST components this is refused where the model is fitted.
     """
-    every = np.array(list(itertools.permutations(range(model.components))))
+    every = orders(model.components)
     apart = [(permute(model, theta, order) - target)[:, : model.size] / scale for order in every]
     return every[int(np.argmin([np.sum(np.minimum(units**2, FAR**2)) for units in apart]))]
 

@@ -53,17 +53,18 @@ def draw(objective: Objective, n_init: int, rng: np.random.Generator, kind: str 
 
 def _check_spread(objective: Objective) -> None:
     x, y = np.asarray(objective.data.x), np.asarray(objective.data.y)
-    if (np.ptp(x, axis=1) == 0).any() or np.linalg.matrix_rank(x - x.mean(axis=1, keepdims=True)) < len(x):
+    about_mean, centred = (rows - rows.mean(axis=1, keepdims=True) for rows in (x, y))
+    if (np.ptp(x, axis=1) == 0).any() or np.linalg.matrix_rank(about_mean) < len(x):
         raise ValueError(
             f"x must have columns that vary and are not collinear, got {len(x)} columns of rank less than that about "
             "their means: every covariance would be singular. Drop columns."
         )
     if (np.ptp(y, axis=1) == 0).any():
         raise ValueError("y must not be constant: every variance would vanish.")
-    centred = y - y.mean(axis=1, keepdims=True)
-    design = (x - x.mean(axis=1, keepdims=True)).T
-    left = centred.T - design @ np.linalg.lstsq(design, centred.T)[0]
-    if "nu" not in dict(objective.floors) and np.linalg.norm(left) ** 2 < COLLAPSED * np.linalg.norm(centred) ** 2:
+    if "nu" in dict(objective.floors):
+        return
+    left = centred.T - about_mean.T @ np.linalg.lstsq(about_mean.T, centred.T)[0]
+    if np.linalg.norm(left) ** 2 < COLLAPSED * np.linalg.norm(centred) ** 2:
         raise ValueError("y must not be a linear function of x: every nu would vanish. Give floors={'nu': ...}.")
 
 

@@ -48,13 +48,19 @@ def standard_errors(fit: CurveFit, kind: str | None = None) -> np.ndarray:
     kind = kind or ("joint" if fit.engine == "consistent" else "local")
     if kind not in KINDS:
         raise ValueError(f"sandwich must be one of {', '.join(KINDS)}, got {kind!r}.")
-    if kind == "joint" and len(fit.grid) > MOST:
-        return _between(fit)
     if kind == "joint":
-        found = (influences(fit)[:, : fit.model.size] ** 2).sum(axis=2)
-    else:
-        found = np.asarray(jitted(_local)(fit.model, fit.theta, fit.data, curve_plan.plan_of(fit).windows, fit.free))
-    return np.where(fit.free[: fit.model.size], np.sqrt(np.where(found >= 0, found, np.inf)), 0.0)
+        return _joint(fit) if len(fit.grid) <= MOST else _between(fit)
+    windows = curve_plan.plan_of(fit).windows
+    return _roots(fit, np.asarray(jitted(_local)(fit.model, fit.theta, fit.data, windows, fit.free)))
+
+
+def _joint(fit: CurveFit) -> np.ndarray:
+    """Standard errors (G, P) from the equations at every grid point."""
+    return _roots(fit, (influences(fit)[:, : fit.model.size] ** 2).sum(axis=2))
+
+
+def _roots(fit: CurveFit, variances: np.ndarray) -> np.ndarray:
+    return np.where(fit.free[: fit.model.size], np.sqrt(np.where(variances >= 0, variances, np.inf)), 0.0)
 
 
 def _between(fit: CurveFit) -> np.ndarray:
@@ -62,7 +68,7 @@ def _between(fit: CurveFit) -> np.ndarray:
     u = fit.scaled_grid
     wide = np.flatnonzero(np.diff(u) > fit.h / 2)
     picked = np.unique([*np.searchsorted(u, np.linspace(u[0], u[-1], COARSE)), *wide, *(wide + 1)])
-    few = standard_errors(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]), "joint")
+    few = _joint(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]))
     between = np.stack([np.interp(u, u[picked], column) for column in few.T], axis=1)
     return np.where(np.isnan(between), np.inf, between)  # beside a point where the information is singular
 

@@ -58,6 +58,15 @@ def test_of_many_grid_points_some_do(monkeypatch):
     assert np.quantile(apart, 0.95) < 0.05  # the rest lies at the ends of u
 
 
+def test_many_grid_points_far_apart_for_their_bandwidth_will_do():
+    model, rng = varying_coefficient("normal", 1, gate_features=0, expert_features=0), np.random.default_rng(0)
+    ends = [0.0005, 0.001, 0.999, 0.9995]  # a window wants three values of u
+    u, none = np.repeat([*np.linspace(0, 1, 120), *ends], 4), np.zeros((496, 0))
+    fit = kernel_em.fit(model, none, none, u, rng.normal(size=496), h=0.012, grid="own", random_state=0)
+    assert np.sum(np.diff(fit.scaled_grid) > fit.h / 2) > sandwich.MOST
+    assert (sandwich.standard_errors(fit, "joint") > 0).all()
+
+
 def test_where_components_overlap_the_joint_sandwich_agrees_with_the_bootstrap():
     """The other is singular somewhere: the label-consistent EM ends at no maximum of the local likelihood."""
     fit = standin_fit()
