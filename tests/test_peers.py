@@ -1,5 +1,7 @@
 """The peers code the same model: their log densities, gradients and EM agree with ours."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from numpyro.infer.util import log_density
 
 from bayes_moe import nuts
 from bayes_moe.priors import resolve
-from comparisons.peers import analysis, bench, fused, numpyro_naive, ours, problem, scipy_em, tables
+from comparisons.peers import analysis, bench, fused, kept, numpyro_naive, ours, problem, scipy_em, tables
 from comparisons.peers.jobs import METHODS, Job, Outcome
 from comparisons.peers.plan import PARTS, QUICK, plan
 from mle import em
@@ -136,3 +138,62 @@ def test_methods_take_turns_and_names_choose():
     assert bench.choose([]) == (PARTS, tuple(METHODS))
     with pytest.raises(typer.BadParameter, match="unknown: spss"):
         bench.choose(["spss"])
+
+
+def raced(ours, em, largest):
+    job = Job("mle", "a case", "ours", "")
+    values = {"ours_value": ours, "em_value": em, "em_largest": largest, "em_converged": [True] * len(ours)}
+    seconds = {"ours_seconds": [1.0] * len(ours), "em_seconds": [20.0] * len(ours), "ours_maximum": [True] * len(ours)}
+    return Outcome(job, {name: np.array(v) for name, v in (values | seconds).items()} | {"compile": np.array(1.0)}, 1.0)
+
+
+def test_a_worse_optimum_is_counted_and_told_apart_where_there_is_no_maximum():
+    outcome = raced([-100.0, -101.0, -101.0, -99.0], [-100.0 - 1e-7] + [-100.0] * 3, [1.0, 2.0, 5000.0, 3.0])
+    note = next(r.note for r in analysis.rows([outcome]) if r.quantity == "ratio")
+    assert note.startswith("4 data sets: same optimum 1, ours better 1, ours worse 2 (with EM's at infinity in 1);")
+
+
+def measured(monkeypatch, tmp_path, *, fail_at=None):
+    """Run a small bench whose jobs only count; return the names of those that ran."""
+    ran = []
+
+    def execute(job, log):
+        ran.append(job.method)
+        if len(ran) == fail_at:
+            raise KeyboardInterrupt
+        if job.method == "stan":
+            return Outcome(job, {}, 0.1, "no compiler")
+        return Outcome(job, fake(job.method, 0.0, len(ran)).arrays, 1.5)
+
+    monkeypatch.setattr(bench.jobs, "execute", execute)
+    bench.run(results=tmp_path, quick=True, repeats=1, only=["posterior", "numpyro64", "stan"])
+    return ran
+
+
+def test_a_bench_that_is_stopped_goes_on_where_it_was(monkeypatch, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        measured(monkeypatch, tmp_path, fail_at=5)
+    assert measured(monkeypatch, tmp_path) == ["stan", "numpyro64", "stan"], "what failed runs again"
+    assert "3 of 6 jobs were measured before" in capsys.readouterr().out
+    for path in (tmp_path / "jobs").glob("posterior-ours-*"):
+        path.write_bytes(path.read_bytes()[:-100])
+    assert measured(monkeypatch, tmp_path) == ["ours", "stan"] * 2, "so does what is not whole"
+
+
+def test_a_measurement_is_kept_with_all_that_it_depends_on(monkeypatch, tmp_path):
+    outcome = fake("ours", 0.0, 0)
+    kept.keep(outcome, tmp_path)
+    same = kept.recall(outcome.job, tmp_path)
+    assert same.process == outcome.process
+    np.testing.assert_array_equal(same.arrays["eta"], outcome.arrays["eta"])
+    data = SMALL["heterogeneous"]
+    flipped = replace(data, y=data.y[::-1])
+    for other in (
+        replace(outcome.job, settings={"draws": 5}),
+        replace(outcome.job, env={"JAX_ENABLE_X64": "1"}),
+        replace(outcome.job, problems=[flipped]),
+        replace(outcome.job, problems=[SMALL["homogeneous"]]),
+    ):
+        assert kept.recall(other, tmp_path) is None
+    monkeypatch.setattr(kept, "where", lambda: "other code")
+    assert kept.recall(outcome.job, tmp_path) is None

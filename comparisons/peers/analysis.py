@@ -16,6 +16,7 @@ from comparisons.peers.mle_race import SAME
 from comparisons.peers.problem import Problem, coordinates
 
 MAX_Z = 4.0  # posterior means further apart than this many Monte Carlo standard errors disagree
+FAR = 100.0  # a coordinate beyond this is on its way to infinity
 THIN = 10  # log likelihoods are computed for every tenth draw
 
 
@@ -217,9 +218,10 @@ def _mle(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]
         return _failed((part, case, "ours"), found)
     a = {name: np.concatenate([np.atleast_1d(o.arrays[name]) for o in found]) for name in found[0].arrays}
     gap = (a["ours_value"] - a["em_value"]) / np.abs(a["em_value"])
-    worse, ahead = np.sum(gap < -SAME), np.sum(gap > SAME)
+    worse, ahead, far = gap < -SAME, gap > SAME, a["em_largest"] > FAR
     note = (
-        f"{len(gap)} data sets: same optimum {len(gap) - worse - ahead}, ours worse {worse}, ours better {ahead}; "
+        f"{len(gap)} data sets: same optimum {len(gap) - worse.sum() - ahead.sum()}, ours better {ahead.sum()}, "
+        f"ours worse {worse.sum()} (with EM's at infinity in {(worse & far).sum()}); "
         f"EM converged from every start in {a['em_converged'].sum()}; "
         f"ours certifies a maximum in {a['ours_maximum'].sum()}"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from comparisons.peers import analysis, jobs, plots, tables
+from comparisons.peers import analysis, jobs, kept, plots, tables
 from comparisons.peers.plan import PARTS, QUICK, Sizes, plan
 
 
@@ -20,21 +20,32 @@ def run(
         list[str] | None, typer.Option(help=f"Parts ({', '.join(PARTS)}) or methods ({', '.join(jobs.METHODS)}).")
     ] = None,
 ) -> None:
-    """Measure ours beside other software, then show table and figure. Example: --quick --only posterior --only stan."""
+    """Measure ours beside other software, then show table and figure. Example: --quick --only posterior --only stan.
+
+    Stopped, the same command goes on where it was.
+    """
     parts, methods = choose(only or [])
     planned = plan(QUICK if quick else Sizes(), parts, methods, repeats or (1 if quick else 3))
     results.mkdir(parents=True, exist_ok=True)
     log = results / "log.txt"
     log.write_text("What the measured programs printed.\n")
-    outcomes = []
+    folder = results / "jobs"
+    outcomes, earlier = [], 0
     with tqdm(planned, unit="job", smoothing=0.05, disable=None) as bar:
         for job in bar:
             bar.set_postfix_str(f"{job.part} {job.method}")
-            outcomes.append(jobs.execute(job, log))
-            rows = analysis.rows(outcomes)
-            tables.write_csv(rows, results / "bench.csv")  # after every job: a run that is stopped leaves what it found
+            outcome = kept.recall(job, folder)
+            earlier += outcome is not None
+            if outcome is None:
+                outcome = jobs.execute(job, log)
+                kept.keep(outcome, folder)
+                tables.write_csv(analysis.rows([*outcomes, outcome]), results / "bench.csv")  # for those who can't wait
+            outcomes.append(outcome)
+    rows = analysis.rows(outcomes)
     typer.echo("\n" + tables.table(rows))
-    made = [results / "bench.csv", plots.figure(rows, results / "bench.png"), log]
+    if earlier:
+        typer.echo(f"\n{earlier} of {len(planned)} jobs were measured before; to measure them again delete {folder}.")
+    made = [tables.write_csv(rows, results / "bench.csv"), plots.figure(rows, results / "bench.png"), log]
     typer.echo("\nWritten: " + ", ".join(map(str, made)))
     if all(outcome.error for outcome in outcomes):
         raise typer.Exit(1)

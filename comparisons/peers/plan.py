@@ -10,6 +10,7 @@ from comparisons.peers.problem import REGIMES, simulate
 
 PARTS = ("posterior", "first", "likelihood", "mle", "many")
 ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+BATCH = 5  # data sets in each job of the race, so that one that is stopped loses little
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def _mle(sizes: Sizes, methods: tuple[str, ...], repeat: int) -> Iterator[Job]:
     """The data sets are the repeats: only the first round runs them."""
     count, n, starts = sizes.mle
     for regime in REGIMES if repeat == 0 else ():
-        for first in range(0, count, 10):
-            problems = [simulate(regime, n, 1000 + i) for i in range(first, min(first + 10, count))]
+        for first in range(0, count, BATCH):
+            problems = [simulate(regime, n, 1000 + i) for i in range(first, min(first + BATCH, count))]
             settings = {"starts": starts, "seed": first}
             yield Job("mle", case_name(regime, n), "ours", "mle_race:race", problems, settings)
 

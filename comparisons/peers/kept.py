@@ -1,0 +1,63 @@
+"""Measurements kept on disk: a bench that is stopped goes on where it was, if nothing has changed meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import zipfile
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from comparisons.peers.jobs import ROOT, Job, Outcome
+
+PROCESS = "process_seconds"  # beside the job's own arrays
+CODE = ("bayes_moe", "mle", "comparisons/peers")
+
+
+def recall(job: Job, folder: Path) -> Outcome | None:
+    """Return what the job left on this machine with the same code, packages and data; None if it has to run."""
+    try:
+        with (folder / name(job)).open("rb") as source, np.load(source) as stored:
+            arrays = dict(stored)
+    except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):  # never run, or a file that is not whole
+        return None
+    return Outcome(job, arrays, float(arrays.pop(PROCESS)))
+
+
+def keep(outcome: Outcome, folder: Path) -> None:
+    """Write an outcome, whole or not at all; one that failed is not kept, so that it runs again."""
+    if outcome.error:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name(outcome.job)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as sink:
+        np.savez(sink, **outcome.arrays, **{PROCESS: np.array(outcome.process)})
+    os.replace(partial, path)
+
+
+def name(job: Job) -> str:
+    """Name a job's file by all that its measurement depends on."""
+    what = [job.part, job.case, job.method, job.function, job.settings, job.env, job.garbage, where()]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    for problem in job.problems:
+        for array in (problem.x, problem.y, problem.eta0):
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        digest.update(problem.frozen_activation.encode())
+    return f"{job.part}-{job.method}-{digest.hexdigest()[:16]}.npz"
+
+
+@cache
+def where() -> str:
+    """Digest of machine, packages and code."""
+    known = [platform.node(), sys.version, *sorted(f"{d.name}=={d.version}" for d in metadata.distributions())]
+    digest = hashlib.sha256("\n".join(known).encode())
+    for path in sorted(path for part in CODE for path in (ROOT / part).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
