@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import arviz_stats as azs
 import numpy as np
@@ -111,18 +112,14 @@ def _failed(head: tuple[str, str, str], outcomes: Sequence[Outcome]) -> list[Row
 
 
 def _posterior(part: str, case: str, by_method: dict[str, list[Outcome]]) -> list[Row]:
-    draws = {name: [coordinates(o.arrays) for o in _alive(found)] for name, found in by_method.items()}
-    rates = {
-        name: [smallest_ess(d) / float(o.arrays["run"]) for d, o in zip(draws[name], _alive(found), strict=True)]
-        for name, found in by_method.items()
-    }
+    rates = {name: [_rate(o) for o in _alive(found)] for name, found in by_method.items()}
     out = []
     for name, found in by_method.items():
         head, alive = (part, case, name), _alive(found)
         if len(alive) < len(found):
             out += _failed(head, found)
             continue
-        passed = [bool(o.arrays.get("passed", converged(d))) for o, d in zip(alive, draws[name], strict=True)]
+        passed = [_passed(o) for o in alive]
         note = f"{'sampling gate' if name == 'ours' else 'R-hat and ESS'}: {sum(passed)} of {len(passed)} pass"
         out.append(row(head, "min-ESS per second", "1/s", rates[name], note))
         out.append(row(head, "run", "s", [float(o.arrays["run"]) for o in alive]))
@@ -132,12 +129,24 @@ def _posterior(part: str, case: str, by_method: dict[str, list[Outcome]]) -> lis
     return out
 
 
+@cache  # these are asked after every job, for all jobs so far
+def _rate(outcome: Outcome) -> float:
+    return smallest_ess(coordinates(outcome.arrays)) / float(outcome.arrays["run"])
+
+
+@cache
+def _passed(outcome: Outcome) -> bool:
+    given = outcome.arrays.get("passed")
+    return converged(coordinates(outcome.arrays)) if given is None else bool(given)
+
+
 def _difference(ours: list[Outcome], others: list[Outcome]) -> float:
     """Largest difference of means, over the data sets that both have run: the last round may be under way."""
     count = min(len(ours), len(others))
     return disagreement(*(_average([_moments(o) for o in found[:count]]) for found in (ours, others)))
 
 
+@cache
 def _moments(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     return moments(outcome.job.problems[0], coordinates(outcome.arrays))
 

@@ -18,6 +18,7 @@ from comparisons.peers.jobs import ROOT, Job, Outcome
 
 PROCESS = "process_seconds"  # beside the job's own arrays
 CODE = ("bayes_moe", "mle", "comparisons/peers")
+SHOWN = ("bench", "analysis", "tables", "plots")  # files of the last folder that measure nothing
 
 
 def recall(job: Job, folder: Path) -> Outcome | None:
@@ -58,6 +59,6 @@ def where() -> str:
     """Digest of machine, packages and code."""
     known = [platform.node(), sys.version, *sorted(f"{d.name}=={d.version}" for d in metadata.distributions())]
     digest = hashlib.sha256("\n".join(known).encode())
-    for path in sorted(path for part in CODE for path in (ROOT / part).glob("*.py")):
+    for path in sorted(path for part in CODE for path in (ROOT / part).glob("*.py") if path.stem not in SHOWN):
         digest.update(path.read_bytes())
     return digest.hexdigest()
