@@ -15,7 +15,7 @@ help: ## list the targets
 study: $(READY) ## run the quickstart study and show its result
 	$(VENV)/bin/bayes-moe study run quickstart
 
-bench: $(PEERS_READY) ## measure ours beside NumPyro, PyMC, Stan, BlackJAX (some three hours; BENCH=--quick: minutes)
+bench: $(PEERS_READY) ## measure ours beside NumPyro, PyMC, Stan, BlackJAX (two hours; BENCH=--quick: minutes)
 	$(PEERS)/bin/python -m comparisons.peers.bench $(BENCH)
 
 test: $(READY) ## run the quick tests
