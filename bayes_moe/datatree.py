@@ -60,10 +60,11 @@ def groups(
 def compile_ahead(
     model: Model, args: tuple, layout: Layout, draws: int, rng_key: Array, extra: Sequence[str] = ()
 ) -> None:
-    """Begin to compile what :func:`groups` will run on so many draws in all."""
+    """Begin to compile what :func:`groups` will run on so many draws in all, and have xarray ready for them."""
     free = jax.ShapeDtypeStruct((draws, layout.size), jnp.result_type(float))
     keys = jax.ShapeDtypeStruct((draws,), rng_key.dtype) if PREDICTIVE in extra else None
     ahead((_evaluation(model, layout, tuple(extra)), free, keys, args))
+    xr.DataArray(0)  # the first of a process imports Dask, a third of a second: now, while other threads compile
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from functools import partial
 from itertools import accumulate
 
 import jax
@@ -15,6 +16,15 @@ from bayes_moe.experts import Frozen, Multinomial, Normal
 from bayes_moe.gates import Constant, Gaussian, Softmax
 from bayes_moe.numerics import log_mean_exp, logsumexp
 from bayes_moe.parameters import Params
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _encoded(
+    expert: Multinomial | Normal, codes: Array, frozen: Array | None, dtype: jnp.dtype
+) -> tuple[Array, Array | None]:
+    """Responses as experts want them, and the frozen expert's log-probability of each: one program, not six."""
+    own = None if frozen is None else jnp.take_along_axis(frozen, codes[None], axis=0)[0]
+    return expert.encode(codes).astype(dtype), own
 
 
 class Likelihood(abc.ABC):
@@ -36,10 +46,8 @@ class Likelihood(abc.ABC):
 
     def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
         """Pair covariates with class positions or real responses (pure JAX)."""
-        y = self.experts[-1].encode(jnp.asarray(codes)).astype(jnp.result_type(covariates.x))
-        frozen = covariates.frozen
-        if frozen is not None:
-            frozen = jnp.take_along_axis(frozen, jnp.asarray(codes)[None], axis=0)[0]
+        dtype = jnp.result_type(covariates.x)
+        y, frozen = _encoded(self.experts[-1], jnp.asarray(codes), covariates.frozen, dtype)
         return Observations(covariates.x, y, frozen, weights)
 
     def log_joint(self, params: Params, data: Observations) -> Array:

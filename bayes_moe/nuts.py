@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bayes_moe import datatree, gibbs, sampler
 from bayes_moe.chains import Settings
-from bayes_moe.compilation import memory_named
+from bayes_moe.compilation import jitted, memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
@@ -260,7 +260,11 @@ def _array(y: object) -> object:
 def _rounded(args: tuple) -> tuple:
     """Arguments of :func:`summed_model` with the data in single precision."""
     moe, prior, data = args[0]
-    return ((moe, prior, jax.tree.map(lambda a: a.astype(jnp.float32), data)),)
+    return ((moe, prior, jitted(_single)(data)),)
+
+
+def _single(tree: object) -> object:
+    return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
 
 
 def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> list[Mapping[str, object]] | None:
