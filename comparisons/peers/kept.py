@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bayes_moe.datatree import data_hash
 from comparisons.peers.jobs import ROOT, Job, Outcome
+from comparisons.study import digest
 
 PROCESS = "process_seconds"  # beside the job's own arrays
 CODE = ("bayes_moe", "mle", "comparisons/peers")
@@ -45,20 +46,18 @@ def keep(outcome: Outcome, folder: Path) -> None:
 
 def name(job: Job) -> str:
     """Name a job's file by all that its measurement depends on."""
-    what = [job.part, job.case, job.method, job.function, job.settings, job.env, job.garbage, where()]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
-    for problem in job.problems:
-        for array in (problem.x, problem.y, problem.eta0):
-            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        digest.update(problem.frozen_activation.encode())
-    return f"{job.part}-{job.method}-{digest.hexdigest()[:16]}.npz"
+    how = [job.function, job.settings, job.env, job.garbage, where()]
+    data = [(problem.x, problem.y, problem.eta0) for problem in job.problems]
+    experts = [problem.frozen_activation for problem in job.problems]
+    identity = digest([job.part, job.case, job.method, *how, data_hash(data), experts])
+    return f"{job.part}-{job.method}-{identity[:16]}.npz"
 
 
 @cache
 def where() -> str:
     """Digest of machine, packages and code."""
     known = [platform.node(), sys.version, *sorted(f"{d.name}=={d.version}" for d in metadata.distributions())]
-    digest = hashlib.sha256("\n".join(known).encode())
+    code = hashlib.sha256("\n".join(known).encode())
     for path in sorted(path for part in CODE for path in (ROOT / part).glob("*.py") if path.stem not in SHOWN):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+        code.update(path.read_bytes())
+    return code.hexdigest()
