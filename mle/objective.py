@@ -91,6 +91,10 @@ class Objective:
         """Second derivatives of the log likelihood, (P, P)."""
         return self.total_of(_hessian, free)
 
+    def log_densities(self, free: np.ndarray) -> np.ndarray:
+        """Log density of each observation, unweighted, (n,)."""
+        return np.asarray(self.call(_log_densities, free))
+
     def scores(self, free: np.ndarray) -> np.ndarray:
         """Score of each observation, unweighted, (n, P)."""
         return np.asarray(self.call(_scores, free))
