@@ -27,7 +27,6 @@ from mle.starts import coordinate_scale
 
 ENDS = 8  # ends of climbs that are looked at
 LINES = 12  # lines through each place
-KICKS = 2  # hyperplanes tried for each row, near its best
 FAR, SATURATED = 1e3, 40.0  # a score that counts as infinite, and the least of a row that is sent there
 GAIN = 1e-9  # share of the log likelihood that counts as higher
 STEPS, ROUGH, TOL = 100, 1e-4, 1e-8  # of climbs in what is finite, on the way and at the end
@@ -41,7 +40,7 @@ def search(
     y: object,
     *,
     random_state: int | np.random.Generator,
-    patience: int = 3,
+    patience: int = 8,
     weights: object | None = None,
 ) -> Fit:
     """Look for a higher likelihood where rows of coefficients are infinite.
@@ -62,7 +61,7 @@ def search(
     random_state : int or Generator
         For lines and kicks.
     patience : int
-        Rounds of kicks without gain, two to each infinite row, after which the search ends.
+        Rounds of kicks without gain, one to each infinite row, after which the search ends.
     weights : array-like, optional
         As in the fit.
 
@@ -258,9 +257,9 @@ def _above(value: float, other: float) -> bool:
 def _kicked(
     free: np.ndarray, rows: list[_Row], rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.random.Generator]]:
-    """Each row, sent to infinity, on hyperplanes near its own."""
+    """Each row, sent to infinity, on a hyperplane near its own."""
     out = []
-    for row, own in zip(rows * KICKS, rng.spawn(KICKS * len(rows)), strict=True):
+    for row, own in zip(rows, rng.spawn(len(rows)), strict=True):
         turned = row.direction(free) + own.normal(size=len(row.size)) / np.sqrt(len(row.size))
         out.append((row.at(free, turned / np.linalg.norm(turned)), own))
     return out
