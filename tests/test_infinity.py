@@ -117,6 +117,7 @@ def test_a_row_that_is_sent_to_infinity_has_the_density_of_its_side(activation, 
         np.testing.assert_allclose(land.objective.log_densities(there), expected, atol=1e-6)
         assert land.value(there) == pytest.approx(expected.sum(), abs=1e-5)
         np.testing.assert_allclose(row.direction(there), direction)
+        np.testing.assert_array_equal(land.sides(row, there), (low, high))  # its own size plays no part
 
 
 # The search ----------------------------------------------------------------------------------------------------------
