@@ -89,7 +89,7 @@ def search(
     land, rng = _Land(objective), np.random.default_rng(random_state)
     with threads.one_blas_thread():
         free, value = _highest(land, _distinct(fit.starts), rng, patience)
-        if value <= fit.log_likelihood + GAIN * abs(fit.log_likelihood):
+        if not _above(value, fit.log_likelihood):
             return fit
         end = climb(land.scaled, free, STEPS, TOL)
     best = end if end.log_likelihood >= value else Start(free, value, False, 0, end.message, (value,))
