@@ -7,27 +7,23 @@ each observation changes sides once, so that sorting them gives the highest plac
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bayes_moe import parameters, threads
 from bayes_moe.data import check_count, float64
-from bayes_moe.experts import Multinomial
 from bayes_moe.gates import Gaussian
 from bayes_moe.moe import MoE
 from mle.certify import finish
 from mle.fit import REPLICATED, Fit, Start
-from mle.newton import Scaled, climb
+from mle.hyperplanes import Land, Row, best_on_lines
+from mle.newton import climb
 from mle.objective import Objective
-from mle.starts import coordinate_scale
+from mle.starts import climb_safely
 
 ENDS = 8  # ends of climbs that are looked at
 LINES = 12  # lines through each place
-FAR, SATURATED = 1e3, 40.0  # a score that counts as infinite, and the least of a row that is sent there
 GAIN = 1e-9  # share of the log likelihood that counts as higher
 STEPS, ROUGH, TOL = 100, 1e-4, 1e-8  # of climbs in what is finite, on the way and at the end
 
@@ -86,138 +82,14 @@ def search(
         raise ValueError("moe must be a model of classes with a logistic gate: others' coefficients don't saturate.")
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)))
     objective.check_fit(np.asarray(parameters.flatten(moe.fields, fit.params)), fit.log_likelihood)
-    land, rng = _Land(objective), np.random.default_rng(random_state)
+    land, rng = Land(objective), np.random.default_rng(random_state)
     with threads.one_blas_thread():
         free, value = _highest(land, _distinct(fit.starts), rng, patience)
         if not _above(value, fit.log_likelihood):
             return fit
-        end = climb(land.scaled, free, STEPS, TOL)
+        end = _climbed(land, free, TOL)
     best = end if end.log_likelihood >= value else Start(free, value, False, 0, end.message, (value,))
     return finish(objective, (best.numbered(len(fit.starts)), *fit.starts), f"{fit.method}, infinity")
-
-
-def best_on_lines(lo: np.ndarray, hi: np.ndarray, scores: np.ndarray, rates: np.ndarray) -> tuple[float, int, float]:
-    """Highest place of sum_i (lo_i if score_i + t rate_i < 0, else hi_i) on several lines.
-
-    Parameters
-    ----------
-    lo, hi, scores : ndarray, shape (n,)
-    rates : ndarray, shape (lines, n)
-
-    Returns
-    -------
-    value : float
-    line : int
-    t : float
-        Half way between the two observations that change sides next.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = np.where(rates == 0, np.inf, -scores / rates)
-    order = np.argsort(crossing, axis=1) + len(scores) * np.arange(len(rates))[:, None]
-    ends = np.full((len(rates), len(scores) + 2), np.inf)
-    ends[:, 0], ends[:, 1:-1] = -np.inf, crossing.ravel()[order]
-    jumps, first = (hi - lo) * np.sign(rates), (rates < 0) | ((rates == 0) & (scores >= 0))
-    sums = np.empty((len(rates), len(scores) + 1))
-    sums[:, 0] = lo.sum() + first @ (hi - lo)
-    np.cumsum(jumps.ravel()[order], axis=1, out=sums[:, 1:])
-    sums[:, 1:] += sums[:, :1]
-    sums[ends[:, 1:] <= ends[:, :-1]] = -np.inf  # no room between observations that change sides together
-    line, place = np.unravel_index(np.argmax(sums), sums.shape)
-    return float(sums[line, place]), int(line), _between(*ends[line, place : place + 2])
-
-
-def _between(low: float, high: float) -> float:
-    if np.isinf(low) and np.isinf(high):
-        return 0.0
-    if np.isinf(low):
-        return high - 1 - abs(high)
-    return low + 1 + abs(low) if np.isinf(high) else (low + high) / 2
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """Coefficients of one score: where they are, and their covariates in units in which these are of size one."""
-
-    where: np.ndarray
-    size: np.ndarray
-    design: np.ndarray
-    wide: np.ndarray  # where they are in the model with a constant, whose coefficient comes last
-
-    def direction(self, free: np.ndarray) -> np.ndarray:
-        """The row in those units, of length one."""
-        v = free[self.where] * self.size
-        return v / max(np.linalg.norm(v), np.finfo(float).tiny)
-
-    def at(self, free: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """Send the row to infinity in a direction."""
-        scores = np.abs(direction @ self.design)
-        out = free.copy()
-        out[self.where] = direction * (SATURATED / np.min(scores, where=scores > 0, initial=np.inf)) / self.size
-        return out
-
-
-class _Land:
-    """The log likelihood, and of each observation the log density on both sides of each row's hyperplane.
-
-    Both are those of a model with one more covariate, a constant, whose coefficient alone is then the row's score.
-    """
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective, self.scaled = objective, Scaled(objective)
-        moe, data = objective.moe, objective.data
-        more = moe.gate.features + 1
-        experts = tuple(replace(e, features=more) if isinstance(e, Multinomial) else e for e in moe.experts)
-        wide = replace(moe, gate=replace(moe.gate, features=more), experts=experts)
-        self.wide = Objective(wide, replace(data, x=jnp.concatenate([data.x, jnp.ones_like(data.x[:1])])))
-        self.rows, self.places = _rows(moe, wide, np.asarray(data.x))
-
-    def value(self, free: np.ndarray) -> float:
-        """Log likelihood."""
-        return self.objective.value(free)
-
-    def steps(self, free: np.ndarray, value: float) -> list[_Row]:
-        """Rows that are infinite: that each observation has one of its two densities costs nothing."""
-        out = []
-        for row in self.rows:
-            lo, hi = self.sides(row, free)
-            if np.where(row.direction(free) @ row.design < 0, lo, hi).sum() > value - REPLICATED:
-                out.append(row)
-        return out
-
-    def sides(self, row: _Row, free: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log densities where the row's score is minus and plus infinity, (n,) each, times the weights."""
-        point = np.zeros(parameters.size(self.wide.moe.fields))
-        point[self.places] = free
-        point[row.wide] = 0.0
-        out = []
-        for score in (-FAR, FAR):
-            point[row.wide[-1]] = score
-            out.append(np.maximum(self.wide.log_densities(point.copy()), -FAR))  # so that differences are finite
-        weights = 1.0 if self.objective.data.weights is None else np.asarray(self.objective.data.weights)
-        return weights * out[0], weights * out[1]
-
-
-def _rows(moe: MoE, wide: MoE, x: np.ndarray) -> tuple[list[_Row], np.ndarray]:
-    """Every row of slopes, the gate's with its intercept; and the places of our coordinates in the wide vector."""
-    own, other = (_coordinates(m) for m in (moe, wide))
-    size, rows = coordinate_scale(moe, x), []
-    for name, field in moe.fields.items():
-        if field.dims[-1:] != ("feature",):
-            continue
-        for index in np.ndindex(field.shape[:-1]):
-            where, far, covariates = own[name][index], other[name][index], x
-            if name in moe.gate.fields:
-                where, far = np.append(own["tau"][index], where), np.append(other["tau"][index], far)
-                covariates = np.vstack([np.ones_like(x[:1]), x])
-            rows.append(_Row(where, size[where], covariates / size[where][:, None], far))
-    places = [other[n][..., : own[n].shape[-1]].ravel() for n in own]
-    return rows, np.concatenate(places)
-
-
-def _coordinates(moe: MoE) -> dict[str, np.ndarray]:
-    """Places in the free vector, in the shapes of the parameters."""
-    where = parameters.blocks(moe.fields)
-    return {name: np.arange(where[name].start, where[name].stop).reshape(f.shape) for name, f in moe.fields.items()}
 
 
 def _distinct(starts: tuple[Start, ...]) -> list[np.ndarray]:
@@ -230,7 +102,7 @@ def _distinct(starts: tuple[Start, ...]) -> list[np.ndarray]:
     return out[:ENDS]
 
 
-def _highest(land: _Land, ends: list[np.ndarray], rng: np.random.Generator, patience: int) -> tuple[np.ndarray, float]:
+def _highest(land: Land, ends: list[np.ndarray], rng: np.random.Generator, patience: int) -> tuple[np.ndarray, float]:
     """The highest place found from these ends, then from places around the best; the same on any number of cores."""
 
     def ascend(begin: tuple[np.ndarray, np.random.Generator]) -> tuple[np.ndarray, float]:
@@ -255,7 +127,7 @@ def _above(value: float, other: float) -> bool:
 
 
 def _kicked(
-    free: np.ndarray, rows: list[_Row], rng: np.random.Generator
+    free: np.ndarray, rows: list[Row], rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.random.Generator]]:
     """Each row, sent to infinity, on a hyperplane near its own."""
     out = []
@@ -265,20 +137,23 @@ def _kicked(
     return out
 
 
-def _ascend(land: _Land, free: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def _ascend(land: Land, free: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Lines through each row's direction, and climbs in what is finite, in turn until neither gains."""
     value = land.value(free)
     while (moved := _along_lines(land, free, value, rng)) is not None:
         free, value = moved
-        with np.errstate(all="ignore"), contextlib.suppress(ValueError, ArithmeticError, np.linalg.LinAlgError):
-            end = climb(land.scaled, free, STEPS, ROUGH)
-            if end.log_likelihood > value:
-                free, value = end.free, end.log_likelihood
+        end = _climbed(land, free, ROUGH)
+        if end.log_likelihood > value:
+            free, value = end.free, end.log_likelihood
     return free, value
 
 
+def _climbed(land: Land, free: np.ndarray, tol: float) -> Start:
+    return climb_safely(lambda begin: climb(land.scaled, begin, STEPS, tol), free)
+
+
 def _along_lines(
-    land: _Land, free: np.ndarray, value: float, rng: np.random.Generator
+    land: Land, free: np.ndarray, value: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float] | None:
     """Move one row after the other until a round gains nothing; None if none ever did."""
     begun, idle, turn = value, 0, 0
@@ -294,7 +169,7 @@ def _along_lines(
 
 
 def _turned(
-    row: _Row, sides: tuple[np.ndarray, np.ndarray], direction: np.ndarray, value: float, rng: np.random.Generator
+    row: Row, sides: tuple[np.ndarray, np.ndarray], direction: np.ndarray, value: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
     """Direction of a row at infinity that no line through it improves, all else as it is, and its log likelihood."""
     k = len(direction)

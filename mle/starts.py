@@ -100,7 +100,7 @@ def run_all(
         If every start failed.
     """
     with threads.one_blas_thread():
-        climbed = threads.each(lambda free: _climb_safely(climb, free), starts, workers)
+        climbed = threads.each(lambda free: climb_safely(climb, free), starts, workers)
     results = [start.numbered(index) for index, start in enumerate(climbed)]
     if all(start.log_likelihood == -np.inf for start in results):
         reasons = sorted({start.message for start in results})
@@ -110,7 +110,8 @@ def run_all(
     return tuple(sorted(results, key=lambda start: -start.log_likelihood))
 
 
-def _climb_safely(climb: Callable[[np.ndarray], Start], free: np.ndarray) -> Start:
+def climb_safely(climb: Callable[[np.ndarray], Start], free: np.ndarray) -> Start:
+    """Climb; what fails is a start of log likelihood minus infinity that says why."""
     try:
         with np.errstate(all="ignore"):  # line searches probe overflowing points
             start = climb(free)

@@ -10,7 +10,7 @@ from scipy.special import expit, log_expit, log_softmax
 
 from bayes_moe import contaminated, gaussian_gated
 from bayes_moe.data import float64
-from mle import infinity, newton
+from mle import hyperplanes, infinity, newton
 from mle.objective import Objective
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
@@ -28,7 +28,7 @@ def draw(n, seed, eta0=ETA0, **options):
 
 def land_of(moe, x, y, weights=None):
     """Return the search's view of the data."""
-    return infinity._Land(Objective(moe, moe.observe(x, y, weights)))
+    return hyperplanes.Land(Objective(moe, moe.observe(x, y, weights)))
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def test_line_search_finds_the_highest_of_all_places_on_its_lines(seed, discrete
     if discrete:  # observations that cross together, and some that never do
         scores, rates = np.round(scores), np.round(rates)
         scores[scores == 0] = 1.0
-    value, line, t = infinity.best_on_lines(lo, hi, scores, rates)
+    value, line, t = hyperplanes.best_on_lines(lo, hi, scores, rates)
     expected = by_trying(lo, hi, scores, rates)
     assert value == pytest.approx(expected.max(), abs=CLOSE)
     assert expected[line] == pytest.approx(value, abs=CLOSE)
@@ -64,7 +64,7 @@ def test_line_search_finds_the_highest_of_all_places_on_its_lines(seed, discrete
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_line_search_reaches_beyond_the_first_and_the_last_crossing(sign):
     scores, rates = np.array([1.0, 2.0, 3.0]), np.ones((1, 3))
-    value, _, t = infinity.best_on_lines(np.zeros(3), np.full(3, sign), scores, rates)
+    value, _, t = hyperplanes.best_on_lines(np.zeros(3), np.full(3, sign), scores, rates)
     assert value == (3.0 if sign > 0 else 0.0)
     assert (t > -1) if sign > 0 else (t < -3)
 
