@@ -11,7 +11,7 @@ from numpyro.infer.util import log_density
 
 from bayes_moe import nuts
 from bayes_moe.priors import resolve
-from comparisons.peers import analysis, bench, fused, kept, numpyro_naive, ours, problem, scipy_em, tables
+from comparisons.peers import analysis, bench, fused, kept, numpyro_naive, ours, plots, problem, scipy_em, tables
 from comparisons.peers.jobs import METHODS, Job, Outcome
 from comparisons.peers.plan import PARTS, QUICK, plan
 from mle import em
@@ -124,6 +124,28 @@ def test_a_ratio_is_given_only_where_posteriors_agree():
     assert np.isnan(rows["stan", "ratio"].median)
     assert rows["nutpie", "failed"].note == "ImportError: nutpie"
     assert "disagrees" in tables.table(list(rows.values()))
+
+
+def test_every_part_has_its_panels_and_every_method_its_point():
+    data = [fake("ours", 0.0, 0), fake("numpyro64", 0.0, 1, run=10.0)]
+    several = [replace(o, arrays={k: v[None] if k in SHAPES else v for k, v in o.arrays.items()}) for o in data]
+    parts = {"posterior": data, "first": data, "many": several}
+    outcomes = [replace(o, job=replace(o.job, part=part)) for part, found in parts.items() for o in found]
+    arrays = {name: np.array([1e-3, 1e-2]) for name in ("ours", "jax", "numba")}
+    limits = {name: np.array(1e-7) for name in ("bandwidth", "transcendental")}
+    timed = Outcome(Job("likelihood", "", "ours", ""), {"sizes": np.array([100, 1000]), **arrays, **limits}, 1.0)
+    rows = analysis.rows([*outcomes, raced([-1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]), timed])
+    *panels, lines = [axis for axis in plots.figure(rows).axes if axis.axison]
+    for axis, part in zip(panels, ("posterior", "first", "many", "mle"), strict=True):
+        drawn = sorted(line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o")
+        quantity = plots.PANELS[part][0]
+        assert drawn == sorted(r.median for r in rows if (r.part, r.quantity) == (part, quantity))
+        assert len(drawn) == 2
+        assert [words.get_text().count("ours is") for words in axis.texts] == [1, 0]
+        left, right = axis.get_xlim()
+        assert all(left < x < right for x in drawn)
+    assert len(lines.get_legend().get_texts()) == len(plots.LINES)
+    assert plots.figure([]).get_suptitle() == "nothing was measured"
 
 
 def test_methods_take_turns_and_names_choose():

@@ -45,7 +45,9 @@ def run(
     typer.echo("\n" + tables.table(rows))
     if earlier:
         typer.echo(f"\n{earlier} of {len(planned)} jobs were measured before; to measure them again delete {folder}.")
-    made = [tables.write_csv(rows, results / "bench.csv"), plots.figure(rows, results / "bench.png"), log]
+    picture = results / "bench.png"
+    plots.figure(rows).savefig(picture, dpi=150)
+    made = [tables.write_csv(rows, results / "bench.csv"), picture, log]
     typer.echo("\nWritten: " + ", ".join(map(str, made)))
     if all(outcome.error for outcome in outcomes):
         raise typer.Exit(1)

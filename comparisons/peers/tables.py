@@ -14,7 +14,7 @@ TITLES = {
     "posterior": "Posterior: min-ESS per second, two chains on two cores (mode finding and warm-up included)",
     "first": "Time to the first result of one data set, in a fresh process with empty caches",
     "likelihood": "Log likelihood with gradient, one core, double precision",
-    "mle": "Maximum likelihood, ours from more starts (range over data sets)",
+    "mle": "Maximum likelihood, all starts, and ours at infinity too (range over data sets)",
     "many": "Many data sets: ours is MLE and NUTS each, NumPyro is a new MCMC for each",
 }
 
