@@ -11,7 +11,7 @@ from numpyro.infer.util import log_density
 
 from bayes_moe import nuts
 from bayes_moe.priors import resolve
-from comparisons.peers import analysis, bench, fused, kept, numpyro_naive, ours, plots, problem, scipy_em, tables
+from comparisons.peers import analysis, bench, fused, jobs, kept, numpyro_naive, ours, plots, problem, scipy_em, tables
 from comparisons.peers.jobs import METHODS, Job, Outcome
 from comparisons.peers.plan import PARTS, QUICK, plan
 from mle import em
@@ -200,6 +200,14 @@ def test_a_bench_that_is_stopped_goes_on_where_it_was(monkeypatch, tmp_path, cap
     for path in (tmp_path / "jobs").glob("posterior-ours-*"):
         path.write_bytes(path.read_bytes()[:-100])
     assert measured(monkeypatch, tmp_path) == ["ours", "stan"] * 2, "so does what is not whole"
+
+
+def test_a_package_that_is_missing_comes_with_its_remedy(tmp_path):
+    outcome = jobs.execute(Job("posterior", "a case", "other", "no_such_peer:sample"), tmp_path / "log.txt")
+    assert (
+        outcome.error
+        == "ModuleNotFoundError: No module named 'comparisons.peers.no_such_peer': `make bench` installs it"
+    )
 
 
 def test_a_measurement_is_kept_with_all_that_it_depends_on(monkeypatch, tmp_path):

@@ -149,4 +149,5 @@ def _spawn(job: Job, folder: Path, log: Path) -> str:
     said = log.read_bytes()[start:].decode(errors="replace")
     lines = [line for line in said.splitlines() if line.strip()]
     cause = [line for line in lines if "Error" in line and not line.startswith("Error handling")]
-    return (cause or lines or [f"exit status {code}"])[-1][:200]
+    reason = (cause or lines or [f"exit status {code}"])[-1][:200]
+    return f"{reason}: `make bench` installs it" if reason.startswith("ModuleNotFoundError") else reason
