@@ -54,6 +54,11 @@ METHODS = {
 }
 
 
+def title(name: str) -> str:
+    """Return what people call a method; others, as EM, go by their names."""
+    return METHODS[name].title if name in METHODS else name
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One measurement.

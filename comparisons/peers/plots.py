@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from comparisons.peers.analysis import Row
-from comparisons.peers.jobs import METHODS
+from comparisons.peers.jobs import METHODS, title
 
 COLOURS = dict(zip(METHODS, ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9"), strict=True))
 OTHER, ACROSS = "#D55E00", 4
@@ -78,7 +78,7 @@ def _points(axis: Axes, rows: Sequence[Row], panel: tuple[str, str, str], case: 
         number = f"{float(f'{r.median:.3g}'):,g}"
         text = f"{number}\n{said}".strip()
         axis.annotate(text, (r.high, i), (8, 0), textcoords="offset points", va="center", fontsize=7)
-    axis.set_yticks(range(len(shown)), [METHODS[r.method].title if r.method in METHODS else r.method for r in shown])
+    axis.set_yticks(range(len(shown)), [title(r.method) for r in shown])
     if shown:
         low, last = min(r.low for r in shown), max(shown, key=lambda r: r.high)
         axis.set_xlim(low / 2, last.high * (8 if last.method == "ours" else 2 * last.high / low))  # room for the words

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from comparisons.peers.analysis import Row
-from comparisons.peers.jobs import METHODS
+from comparisons.peers.jobs import title
 
 TITLES = {
     "posterior": "Posterior: min-ESS per second, two chains on two cores (mode finding and warm-up included)",
@@ -35,8 +35,7 @@ def _block(part: str, rows: Sequence[Row]) -> str:
 
 
 def _line(r: Row) -> str:
-    title = METHODS[r.method].title if r.method in METHODS else r.method
-    head = f"{title:<18}{r.quantity:<33}"
+    head = f"{title(r.method):<18}{r.quantity:<33}"
     if not r.repeats:
         return f"{head}{r.note}"
     number = f"{_plain(r.median, r.unit):>14}"
