@@ -49,7 +49,7 @@ def groups(
     """
     out: Groups = {"posterior": {}, "sample_stats": _sample_stats(draws, settings), "log_prior": {}}
     out |= {name: {} for name in extra}
-    free = jnp.asarray(draws.free.reshape(-1, layout.size))
+    free = draws.free.reshape(-1, layout.size)
     keys = jax.random.split(jax.random.fold_in(rng_key, 1), len(free)) if PREDICTIVE in extra else None
     flat = (free, keys)
     evaluate = _evaluation(model, layout, tuple(extra))
@@ -86,11 +86,14 @@ def _one_draw(
     values = constrain_fn(model, args, {}, layout.sites(free), return_deterministic=True)
     trace = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args)
     sampled = {name: site for name, site in trace.items() if site["type"] == "sample"}
-    log_prob = {name: site["fn"].log_prob(site["value"]) for name, site in sampled.items()}
-    out = {"posterior": values, "log_prior": {name: jnp.sum(log_prob[name]) for name, _ in layout.shapes}}
+
+    def log_prob(name: str) -> Array:
+        return sampled[name]["fn"].log_prob(sampled[name]["value"])
+
+    out = {"posterior": values, "log_prior": {name: jnp.sum(log_prob(name)) for name, _ in layout.shapes}}
     observed = [name for name, site in sampled.items() if site["is_observed"]]
     if LOG_LIKELIHOOD in extra:
-        out[LOG_LIKELIHOOD] = {name: log_prob[name] for name in observed}
+        out[LOG_LIKELIHOOD] = {name: log_prob(name) for name in observed}
     if PREDICTIVE in extra:
         unobserved = handlers.seed(handlers.substitute(model, data=values), key)
         predicted = handlers.trace(unobserved).get_trace(*args[:-1])

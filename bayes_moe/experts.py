@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
+from scipy import special
 
 from bayes_moe.data import Covariates, Observations, check_real, float64
 from bayes_moe.normal import Normal
@@ -247,7 +248,8 @@ def _of_vectors(weights: np.ndarray, act: Activation, x: np.ndarray) -> np.ndarr
     with jax.ensure_compile_time_eval():  # x is concrete even where the caller is being traced
         for first in range(0, len(x), ROWS):  # many rows at once would need several times their memory
             rows = slice(first, first + ROWS)
-            out[rows] = jax.nn.log_softmax(act(jnp.asarray(x[rows]) @ weights.T), axis=1)
+            logits = act(jax.device_put(x[rows] @ weights.T))
+            out[rows] = special.log_softmax(np.asarray(logits), axis=1)  # JAX would compile a program
     return out
 
 

@@ -183,6 +183,11 @@ def child_keys(key: Array, count: int) -> list[Array]:
     return [jax.random.wrap_key_data(each, impl=jax.random.key_impl(key)) for each in words]
 
 
+def typed(key: Array) -> Array:
+    """Return a key of the kind that :func:`child_keys` makes, from a raw one too."""
+    return jax.random.wrap_key_data(jax.random.key_data(key), impl=jax.random.key_impl(key))
+
+
 def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     """Keep the modes that could carry mass: at most 10 + dimension log units below the best."""
     return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]

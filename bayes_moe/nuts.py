@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bayes_moe import datatree, gibbs, sampler
 from bayes_moe.chains import Settings
-from bayes_moe.compilation import jitted, memory_named
+from bayes_moe.compilation import memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
@@ -202,13 +202,17 @@ def sample(  # noqa: PLR0913 - one for each setting
     """
     settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass, sweeps)
     _check(settings, init, until_ess, dtype)
-    key = as_key(rng_key)
+    key_shape = jax.eval_shape(lambda: as_key(rng_key))
     with jax.enable_x64(dtype != "float32"):
-        target, args, model, model_args = _problem(moe, x, y, prior)
-        gibbs.check(moe, args, sweeps)
+        target, prepare, model, model_args = _problem(moe, x, y, prior)
+        shapes = jax.eval_shape(prepare, model_args)
+        gibbs.check(moe, shapes, sweeps)
         between = sampler.Between(gibbs.refreshed, gibbs.rotated) if sweeps else None
-        light = _rounded(args) if dtype == "mixed" and isinstance(moe, MoE) else None
+        round_off = _rounded if dtype == "mixed" and isinstance(moe, MoE) else lambda args: None
         start = _starts(moe, init)
+        sampler.compile_ahead(target, shapes, key_shape, settings, jax.eval_shape(round_off, shapes), between)
+        key, args = as_key(rng_key), prepare(model_args)  # a tenth of a second, while others compile
+        light = round_off(args)
         total = num_chains * (num_warmup + num_samples)
         asked = zip(datatree.ON_REQUEST, (log_likelihood, posterior_predictive), strict=True)
         extra = [name for name, on in asked if on]
@@ -234,22 +238,23 @@ def sample(  # noqa: PLR0913 - one for each setting
     return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about)
 
 
-def _problem(moe: MoE | Callable, x: object, y: object, prior: Prior | None) -> tuple[Callable, tuple, Callable, tuple]:
-    """Return what NUTS moves on and what evaluates its draws: NumPyro models with their arguments as arrays."""
+def _problem(
+    moe: MoE | Callable, x: object, y: object, prior: Prior | None
+) -> tuple[Callable, Callable[[tuple], tuple], Callable, tuple]:
+    """Return target, prepare, model and args: NUTS moves on ``target(*prepare(args))``."""
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
         check_scale(moe, prior, covariates.x, codes)
         args = sampler.as_arrays(((moe, shaped, covariates), codes))
-        summed = sampler.as_arrays(((moe, shaped, moe.condition(covariates, codes)),))
-        return summed_model, summed, posterior_model, args
+        return summed_model, _conditioned, posterior_model, args
     if not callable(moe):
         raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
     if prior is not None:
         raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
     args = sampler.as_arrays((x, _array(y)))
     own = AsItIs.of(moe, args)
-    return own, args, own, args
+    return own, lambda args: args, own, args
 
 
 def _array(y: object) -> object:
@@ -257,14 +262,16 @@ def _array(y: object) -> object:
     return np.asarray(y) if isinstance(y, list) or hasattr(y, "to_numpy") else y
 
 
+def _conditioned(args: tuple) -> tuple:
+    """Arguments of :func:`summed_model` from those of :func:`posterior_model`."""
+    (moe, prior, covariates), codes = args
+    return ((moe, prior, moe.condition(covariates, codes)),)
+
+
 def _rounded(args: tuple) -> tuple:
     """Arguments of :func:`summed_model` with the data in single precision."""
     moe, prior, data = args[0]
-    return ((moe, prior, jitted(_single)(data)),)
-
-
-def _single(tree: object) -> object:
-    return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+    return ((moe, prior, jax.tree.map(lambda a: a.astype(jnp.float32), data)),)
 
 
 def _starts(moe: MoE | Callable, init: str | Mapping | Sequence[Mapping]) -> list[Mapping[str, object]] | None:

@@ -38,6 +38,7 @@ from bayes_moe.modes import (
     near_normal,
     objective,
     plausible,
+    typed,
     whitening,
 )
 
@@ -48,6 +49,7 @@ ROUNDING = 0.01  # largest error of the log density, up to a constant, that a ru
 LOOKS = 50  # draws at which it is measured
 
 Refresh = Callable[..., HMCState]
+Kernel = tuple[Callable, Callable]
 
 
 class Between(NamedTuple):
@@ -86,13 +88,16 @@ def as_arrays(tree: object) -> object:
     def as_array(leaf: object) -> Array:
         given = isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
         double = given and leaf.dtype == np.float64  # JAX keeps it, made in double precision, where single is in force
-        return jnp.asarray(leaf, dtype=None if given and not double else float)
+        dtype = None if given and not double else float
+        if isinstance(leaf, jax.Array):
+            return jnp.asarray(leaf, dtype=dtype)
+        return jax.device_put(np.array(leaf, dtype=dtype))  # a copy of ours; jnp.asarray would compile a program
 
     return jax.tree.map(as_array, tree)
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | None) -> tuple[Callable, Callable]:
+def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | None) -> Kernel:
     """Return ``init(key, point, problem)`` and ``advance(state, problem)``, which makes BLOCK transitions.
 
     ``point`` holds u, the potential energy there and its gradient, known already: init then compiles fast.
@@ -117,7 +122,9 @@ def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | 
         return state, step
 
     def init(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> object:
-        return begin(key, point, problem)[0]
+        state = begin(key, point, problem)[0]
+        adapt = state.adapt_state._replace(rng_key=None)  # it would only serve a search for step sizes, which is off
+        return state._replace(rng_key=key, energy=state.potential_energy, adapt_state=adapt)  # nobody reads the energy
 
     def advance(state: object, problem: tuple) -> tuple[object, tuple]:
         point = (state.z, state.potential_energy, state.z_grad)
@@ -134,6 +141,38 @@ def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | 
         return jax.lax.scan(transition, state, None, length=BLOCK)
 
     return init, advance
+
+
+def _kernel_of(model: Model, where: Layout, settings: Settings, between: Between | None) -> Kernel:
+    """Return the same kernel for all settings that do not change the executable."""
+    shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
+    return _kernel(model, where, shared, between and between.refresh)
+
+
+def compile_ahead(
+    model: Model,
+    args: tuple,
+    rng_key: Array,
+    settings: Settings,
+    light: tuple | None = None,
+    between: Between | None = None,
+) -> None:
+    """Begin to compile what :func:`run` will need.
+
+    Parameters
+    ----------
+    model, args, rng_key, settings, light, between
+        As for :func:`run`, or with the shapes and dtypes of arrays in place of arrays.
+    """
+    where = layout(model, args)
+    init, advance = _kernel_of(model, where, settings, between)
+    dtype = jnp.result_type(float)
+    u, value, factor = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((where.size,), (), (where.size,) * 2))
+    problem = (args if light is None else light, u, factor, value)
+    with TRACING:
+        key = jax.eval_shape(typed, rng_key)
+        state = jax.eval_shape(init, key, (u, value, u), problem)
+    ahead((advance, state, problem), (init, key, (u, value, u), problem))
 
 
 def run(
@@ -181,11 +220,7 @@ def run(
     where = layout(model, args)
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, max(settings.num_chains, SEARCHES), start)
-    shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
-    kernel = _kernel(
-        model, where, shared, between and between.refresh
-    )  # what the others say does not change the executable
-    _compile_ahead(kernel, args if light is None else light, starts[0], keys[0])
+    kernel = _kernel_of(model, where, settings, between)
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
     alike = None if between is None else between.alike(args, where, modes.free[0])
@@ -197,7 +232,7 @@ def run(
         accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
 
     def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-        problem = (args, jnp.asarray(modes.free[0]), jnp.asarray(factor), jnp.asarray(accept, dtype=factor.dtype))
+        problem = (args, modes.free[0], factor, np.asarray(accept, dtype=factor.dtype))
         chains = [Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
         ended = advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
@@ -235,16 +270,8 @@ def _dispersed(modes: Modes, factor: np.ndarray, settings: Settings, key: Array)
     return (np.resize(shift, noise.shape) + OVERDISPERSION * noise).astype(factor.dtype)
 
 
-def _point(negative: Objective, centre: np.ndarray, factor: np.ndarray, u: np.ndarray) -> tuple[Array, Array, Array]:
+def _point(
+    negative: Objective, centre: np.ndarray, factor: np.ndarray, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     value, grad = negative(centre + factor @ u)
-    return tuple(jnp.asarray(part, dtype=u.dtype) for part in (u, value, grad @ factor))
-
-
-def _compile_ahead(kernel: tuple[Callable, Callable], args: tuple, start: np.ndarray, key: Array) -> None:
-    """Compile the sampler while modes are being searched."""
-    init, advance = kernel
-    u, value, factor = (jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, (), start.shape * 2))
-    problem = (args, u, factor, value)
-    with TRACING:
-        state = jax.eval_shape(init, key, (u, value, u), problem)
-    ahead((advance, state, problem), (init, key, (u, value, u), problem))
+    return tuple(np.asarray(part, dtype=u.dtype) for part in (u, value, grad @ factor))

@@ -46,7 +46,8 @@ def quantities(params, x, y):
 
 @float64
 def posterior_draws(x, y, seed):
-    model, args, _, _ = nuts._problem(MOE, x, y, PRIOR)
+    model, prepare, _, given = nuts._problem(MOE, x, y, PRIOR)
+    args = prepare(given)
     where, draws = sampler.run(model, args, jax.random.key(seed), SETTINGS)
     thin = SETTINGS.num_chains * SETTINGS.num_samples // KEPT
     free = jnp.asarray(draws.free.reshape(-1, where.size)[::thin][:KEPT])

@@ -1,6 +1,7 @@
 """What the sampler does besides sampling: stopping early, saying what it did, and summing the likelihood in blocks."""
 
 import threading
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from numpyro.infer.util import log_density
 from scipy import optimize
 
-from bayes_moe import blocks, chains, contaminated, modes, nuts, threads
+from bayes_moe import blocks, chains, compilation, contaminated, gaussian_gated, modes, nuts, sampler, threads
 
 ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 ROWS = 61
@@ -30,7 +31,8 @@ def test_nuts_moves_on_the_model_that_users_see(block, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", block)
     moe, x, y = problem()
     with jax.enable_x64(True):
-        summed, summed_args, model, args = nuts._problem(moe, x, y, None)
+        summed, prepare, model, args = nuts._problem(moe, x, y, None)
+        summed_args = prepare(args)
         z = {name: jnp.full(field.shape, 0.3) for name, field in moe.fields.items()}
         values = [float(log_density(m, a, {}, z)[0]) for m, a in ((summed, summed_args), (model, args))]
         gradients = [
@@ -123,6 +125,53 @@ def test_an_interrupt_during_warm_up_is_an_interrupt(monkeypatch):
     interrupt_after(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         nuts.sample(moe, x, y, rng_key=0, num_samples=1000, **RUN | {"num_warmup": 1_000_000})
+
+
+# What is compiled --------------------------------------------------------------------------------------------------
+
+
+def line(x, y=None):
+    """Return a user's model of a line through x, a dict."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(slope * x["x"], 1.0), obs=y)
+
+
+def contaminated_in(dtype):
+    moe, x, y = problem()
+    return moe, x, y, {"dtype": dtype}
+
+
+def gaussian_gated_with_sweeps():
+    x = np.random.default_rng(0).normal(size=(30, 1))
+    return gaussian_gated(2, 1), x, x[:, 0] ** 2, {"sweeps": 1}
+
+
+COMPILED = {dtype: lambda dtype=dtype: contaminated_in(dtype) for dtype in ("mixed", "float64", "float32")} | {
+    "given a raw key": lambda: (*problem(), {"rng_key": jax.random.PRNGKey(0)}),
+    "sweeps": gaussian_gated_with_sweeps,
+    "a user's": lambda: (line, {"x": np.arange(5.0)}, [0.0, 1.0, 1.0, 3.0, 2.0], {}),
+}
+
+
+@pytest.mark.parametrize("case", COMPILED.values(), ids=COMPILED)
+def test_what_is_compiled_ahead_is_what_runs(case):
+    moe, x, y, more = case()
+    compilation.forget()
+    nuts.sample(moe, x, y, **{"rng_key": 0} | more, num_samples=100, **RUN)
+    assert Counter(key[0].__name__ for key in compilation._TABLE) == dict.fromkeys(
+        ("init", "advance", "potential", "evaluate"), 1
+    )
+
+
+def test_edits_of_the_users_arrays_reach_no_model():
+    memory = np.zeros(72)
+    for first in range(8):  # JAX shares memory that begins at a multiple of 64 bytes
+        given = memory[first : first + 64]
+        with jax.enable_x64(True):
+            taken = sampler.as_arrays(given)
+        given[:] = 1.0
+        assert not np.any(taken)
+        given[:] = 0.0
 
 
 # What was done where curvature fails -------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ def rank(moe, seed):
     x = rng.normal(size=(ROWS, 1))
     truth = {name: 2.0 * rng.normal(size=field.shape) for name, field in moe.fields.items()}
     y = moe.simulate(seed, truth, x)
-    model, args, _, _ = nuts._problem(moe, x, y, None)
+    model, prepare, _, given = nuts._problem(moe, x, y, None)
+    args = prepare(given)
     layout, draws = sampler.run(model, args, jax.random.key(seed), SETTINGS, light=nuts._rounded(args))
     thinned = draws.free.reshape(-1, layout.size)[:: 2 * SETTINGS.num_samples // KEPT][:KEPT]
     params = jax.vmap(layout.sites)(jnp.asarray(thinned))
