@@ -145,7 +145,10 @@ def test_every_part_has_its_panels_and_every_method_its_point():
         left, right = axis.get_xlim()
         assert all(left < x < right for x in drawn)
     assert len(lines.get_legend().get_texts()) == len(plots.LINES)
-    assert plots.figure([]).get_suptitle() == "nothing was measured"
+    failed = analysis.rows([Outcome(Job("first", "another", "ours", ""), {}, 0.1, "ImportError: jax")])
+    assert [row.quantity for row in failed] == ["failed"]
+    assert len(plots.figure(rows + failed).axes) == len(plots.figure(rows).axes)
+    assert plots.figure(failed).get_suptitle() == plots.figure([]).get_suptitle() == "nothing was measured"
 
 
 def test_methods_take_turns_and_names_choose():

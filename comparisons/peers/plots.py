@@ -46,7 +46,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     Figure
         A panel for each case of a part, four to a line; with none of them, words that say so.
     """
-    cases = list(dict.fromkeys((r.part, r.case) for r in rows if r.part in PANELS))
+    cases = list(dict.fromkeys((r.part, r.case) for r in rows if _is_point(r)))
     timed = [r for r in rows if r.part == "likelihood" and r.unit == "s"]
     panels = max(len(cases) + bool(timed), 1)
     across = min(panels, ACROSS)
@@ -65,9 +65,14 @@ def figure(rows: Sequence[Row]) -> Figure:
     return canvas
 
 
+def _is_point(row: Row) -> bool:
+    """Whether a row is drawn in a panel of its case: other quantities and failures are not."""
+    return row.part in PANELS and row.quantity == PANELS[row.part][0] and row.repeats > 0
+
+
 def _points(axis: Axes, rows: Sequence[Row], panel: tuple[str, str, str], case: str) -> None:
-    quantity, heading, label = panel
-    shown = [r for r in rows if r.quantity == quantity and r.repeats][::-1]
+    _, heading, label = panel
+    shown = [r for r in rows if _is_point(r)][::-1]
     ratios = {r.method: r for r in rows if r.quantity == "ratio"}
     for i, r in enumerate(shown):
         whiskers = [[r.median - r.low], [r.high - r.median]]
@@ -79,11 +84,10 @@ def _points(axis: Axes, rows: Sequence[Row], panel: tuple[str, str, str], case: 
         text = f"{number}\n{said}".strip()
         axis.annotate(text, (r.high, i), (8, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(shown)), [title(r.method) for r in shown])
-    if shown:
-        low, last = min(r.low for r in shown), max(shown, key=lambda r: r.high)
-        axis.set_xlim(low / 2, last.high * (8 if last.method == "ours" else 2 * last.high / low))  # room for the words
-        axis.set_ylim(-0.6, len(shown) - 0.4)
-        axis.grid(axis="x", lw=0.4, color="0.85")
+    low, last = min(r.low for r in shown), max(shown, key=lambda r: r.high)
+    axis.set_xlim(low / 2, last.high * (8 if last.method == "ours" else 2 * last.high / low))  # room for the words
+    axis.set_ylim(-0.6, len(shown) - 0.4)
+    axis.grid(axis="x", lw=0.4, color="0.85")
     axis.set(xscale="log", title=f"{heading}\n{case}", xlabel=label)
     left, right = axis.get_xlim()
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if right < 1e4 * left else (1,)))
