@@ -232,7 +232,7 @@ def run(
         accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
 
     def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-        problem = (args, modes.free[0], factor, np.asarray(accept, dtype=factor.dtype))
+        problem = (args, *jax.device_put((modes.free[0], factor, np.asarray(accept, dtype=factor.dtype))))
         chains = [Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
         ended = advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
