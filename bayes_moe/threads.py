@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import jax
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 LIMIT = "BAYES_MOE_CORES"  # environment variable: the most cores that this process may use
 _OWN = threading.local()  # of each thread: the events that say that its work is no longer wanted
@@ -97,6 +99,12 @@ class _Blas:
     lock, holders, limits = threading.Lock(), 0, []
 
 
+@functools.lru_cache(maxsize=1)
+def _blas(modules: int) -> ThreadpoolController:
+    """Find the BLAS libraries, again when more modules are loaded: to look takes as long as a thousand gradients."""
+    return ThreadpoolController().select(user_api="blas")
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS at one thread: on tiny matrices waking its other threads takes ten times longer; a decorator too.
@@ -105,8 +113,9 @@ def one_blas_thread() -> Iterator[None]:
     """
     with _Blas.lock:
         _Blas.holders += 1
-        if any(library["user_api"] == "blas" and library["num_threads"] > 1 for library in threadpool_info()):
-            _Blas.limits.append(threadpool_limits(1, user_api="blas"))  # again where another library was loaded since
+        blas = _blas(len(sys.modules))
+        if any(library["num_threads"] > 1 for library in blas.info()):
+            _Blas.limits.append(blas.limit(limits=1))  # again where another library was loaded since
     try:
         yield
     finally:

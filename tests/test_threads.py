@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 
 import jax
@@ -131,6 +132,16 @@ def test_overlapping_holders_of_blas_leave_it_as_it_was():
         assert blas_threads() == {1}
         second.__exit__(None, None, None)
         assert blas_threads() == {2}
+
+
+def test_a_blas_loaded_since_is_looked_for(monkeypatch):
+    with threads.one_blas_thread():
+        looks = threads._blas.cache_info().misses
+    with threads.one_blas_thread():
+        assert threads._blas.cache_info().misses == looks
+    monkeypatch.setitem(sys.modules, "loaded_since", object())
+    with threads.one_blas_thread():
+        assert threads._blas.cache_info().misses == looks + 1
 
 
 def test_cores_have_a_limit_of_the_users(monkeypatch):
