@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from time import perf_counter
 
 import jax
 import numpy as np
@@ -15,7 +16,9 @@ from jax import Array
 from bayes_moe import threads
 from bayes_moe.compilation import compiled
 
-BLOCK = 50  # transitions between two reports of progress
+LONGEST = 500  # transitions, at most, between two reports of progress
+PACE = 0.1  # seconds between two reports, or the time of one transition
+GROWTH = 4  # a block has at most so many times the transitions of the one before
 CHECK = 200  # draws between two looks at the effective sample size
 FEWEST = 4  # draws of each chain below which an interrupted run has nothing to give
 INTERRUPTED = "interrupted"
@@ -43,7 +46,7 @@ class Chain:
 
     def __init__(self, kernel: tuple[Callable, Callable], settings: Settings, problem: tuple, key: Array, point: tuple):
         self.kernel, self.settings, self.problem, self.start = kernel, settings, problem, (key, point)
-        self.state, self.made, self.blocks = None, 0, []
+        self.state, self.made, self.pace, self.blocks = None, 0, 1, []
 
     @property
     def draws(self) -> int:
@@ -57,19 +60,22 @@ class Chain:
         if self.state is None:
             arguments = (*self.start, self.problem)
             self.state = compiled(init, *arguments)(*arguments)
-        step = compiled(advance, self.state, self.problem)
         while self.made < total and not stop.is_set():
-            self.state, block = step(self.state, self.problem)
-            if self.made + BLOCK > self.settings.num_warmup:
-                self.blocks.append(jax.tree.map(np.asarray, block))
+            count = np.asarray(min(self.pace, total - self.made), dtype=np.int32)
+            step = compiled(advance, self.state, count, self.problem)
+            began = perf_counter()
+            self.state, rows = step(self.state, count, self.problem)
             jax.block_until_ready(self.state.z)
-            on_progress(min(BLOCK, self.settings.num_warmup + self.settings.num_samples - self.made))
-            self.made += BLOCK
+            fitting = count * PACE / (perf_counter() - began)
+            self.pace = int(np.clip(fitting, 1, min(GROWTH * self.pace, LONGEST)))
+            kept = slice(max(self.settings.num_warmup - self.made, 0), int(count))
+            self.blocks.append(jax.tree.map(lambda row, kept=kept: np.asarray(row)[kept].copy(), rows))
+            self.made += int(count)
+            on_progress(int(count))
 
     def collected(self, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Free vectors and statistics of the first draws after warm-up."""
-        first = self.settings.num_warmup % BLOCK
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[first:][:length], *self.blocks)
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:length], *self.blocks)
 
 
 def advance_all(

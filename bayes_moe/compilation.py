@@ -14,7 +14,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jaxlib
+import numpy as np
+from jax import Array
 
 from bayes_moe import threads
 
@@ -56,6 +59,20 @@ def compiled(function: Callable, *args: object) -> Callable:
                 _TABLE.pop(key, None)
             future.set_exception(error)
     return future.result()
+
+
+def as_arrays(tree: object) -> object:
+    """Turn every leaf into a JAX array of the precision in force: same shapes, same executable."""
+
+    def as_array(leaf: object) -> Array:
+        given = isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
+        double = given and leaf.dtype == np.float64  # JAX keeps it, made in double precision, where single is in force
+        dtype = None if given and not double else float
+        if isinstance(leaf, jax.Array):
+            return jnp.asarray(leaf, dtype=dtype)
+        return jax.device_put(np.array(leaf, dtype=dtype))  # a copy of ours; jnp.asarray would compile a program
+
+    return jax.tree.map(as_array, tree)
 
 
 def forget() -> None:

@@ -23,12 +23,12 @@ from numpyro.distributions import Distribution, constraints
 
 from bayes_moe import curve_draws, curve_starts, curve_tree, modes, nuts
 from bayes_moe.bases import Basis, basis_named
+from bayes_moe.compilation import as_arrays
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
 from bayes_moe.moe import as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve, warn_of_scale
-from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
 from bayes_moe.sparsity import SparseGate
 from bayes_moe.varying import VaryingCoefficient

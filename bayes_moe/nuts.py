@@ -15,9 +15,9 @@ from jax import Array
 from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
-from bayes_moe import datatree, gibbs, sampler
+from bayes_moe import datatree, gibbs, sampler, transitions
 from bayes_moe.chains import Settings
-from bayes_moe.compilation import memory_named
+from bayes_moe.compilation import as_arrays, memory_named
 from bayes_moe.data import Covariates, Observations, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
@@ -207,10 +207,10 @@ def sample(  # noqa: PLR0913 - one for each setting
         target, prepare, model, model_args = _problem(moe, x, y, prior)
         shapes = jax.eval_shape(prepare, model_args)
         gibbs.check(moe, shapes, sweeps)
-        between = sampler.Between(gibbs.refreshed, gibbs.rotated) if sweeps else None
+        between = transitions.Between(gibbs.refreshed, gibbs.rotated) if sweeps else None
         round_off = _rounded if dtype == "mixed" and isinstance(moe, MoE) else lambda args: None
         start = _starts(moe, init)
-        sampler.compile_ahead(target, shapes, key_shape, settings, jax.eval_shape(round_off, shapes), between)
+        transitions.compile_ahead(target, shapes, key_shape, settings, jax.eval_shape(round_off, shapes), between)
         key, args = as_key(rng_key), prepare(model_args)  # a tenth of a second, while others compile
         light = round_off(args)
         total = num_chains * (num_warmup + num_samples)
@@ -246,13 +246,13 @@ def _problem(
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
         check_scale(moe, prior, covariates.x, codes)
-        args = sampler.as_arrays(((moe, shaped, covariates), codes))
+        args = as_arrays(((moe, shaped, covariates), codes))
         return summed_model, _conditioned, posterior_model, args
     if not callable(moe):
         raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
     if prior is not None:
         raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
-    args = sampler.as_arrays((x, _array(y)))
+    args = as_arrays((x, _array(y)))
     own = AsItIs.of(moe, args)
     return own, lambda args: args, own, args
 

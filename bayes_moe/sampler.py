@@ -10,21 +10,15 @@ rounding did to the log density is then measured at draws of all chains, and whe
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.infer.hmc import HMCState, hmc
-from numpyro.infer.util import ParamInfo, potential_energy
 
-from bayes_moe.chains import BLOCK, INTERRUPTED, Chain, Settings, advance_all
-from bayes_moe.compilation import TRACING, ahead
+from bayes_moe.chains import INTERRUPTED, Chain, Settings, advance_all
 from bayes_moe.modes import (
     Layout,
     Model,
@@ -38,35 +32,15 @@ from bayes_moe.modes import (
     near_normal,
     objective,
     plausible,
-    typed,
     whitening,
 )
+from bayes_moe.transitions import Between, kernel_of
 
 SEARCHES = 4  # at least, for modes: with one or two, chains can all start in a mode that holds no mass
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
 ACCEPT, ACCEPT_NORMAL = 0.8, 0.7  # whitened, a posterior that is near normal takes longer steps without harm
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
-
-Refresh = Callable[..., HMCState]
-Kernel = tuple[Callable, Callable]
-
-
-class Between(NamedTuple):
-    """What moves a chain between transitions; module-level functions, as the model.
-
-    Parameters
-    ----------
-    refresh : callable
-        From NUTS's state, ``problem``, the layout, the potential of ``u`` and ``settings.sweeps`` to a state; it leaves
-        the posterior as it is.
-    alike : callable
-        From arguments of the model, layout and a mode to the free vectors among which such moves lead, as those with
-        other labels: the sampler is whitened by the curvature averaged over them.
-    """
-
-    refresh: Refresh
-    alike: Callable[[tuple, Layout, np.ndarray], Sequence[np.ndarray]]
 
 
 class Draws(NamedTuple):
@@ -80,99 +54,6 @@ class Draws(NamedTuple):
     ended: str
     rounding: str
     target_accept_prob: float
-
-
-def as_arrays(tree: object) -> object:
-    """Turn every leaf into a JAX array of the precision in force: same shapes, same executable."""
-
-    def as_array(leaf: object) -> Array:
-        given = isinstance(leaf, jax.Array | np.ndarray) and not getattr(leaf, "weak_type", False)
-        double = given and leaf.dtype == np.float64  # JAX keeps it, made in double precision, where single is in force
-        dtype = None if given and not double else float
-        if isinstance(leaf, jax.Array):
-            return jnp.asarray(leaf, dtype=dtype)
-        return jax.device_put(np.array(leaf, dtype=dtype))  # a copy of ours; jnp.asarray would compile a program
-
-    return jax.tree.map(as_array, tree)
-
-
-@functools.lru_cache(maxsize=64)
-def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | None) -> Kernel:
-    """Return ``init(key, point, problem)`` and ``advance(state, problem)``, which makes BLOCK transitions.
-
-    ``point`` holds u, the potential energy there and its gradient, known already: init then compiles fast.
-    """
-
-    def whitened(args: tuple, centre: Array, factor: Array) -> Callable[[Array], Array]:
-        return lambda u: potential_energy(model, args, {}, where.sites(centre + factor @ u))
-
-    fields = ("potential_energy", "energy", "num_steps", "accept_prob", "diverging")
-
-    def begin(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> tuple[object, Callable]:
-        start, step = hmc(potential_fn_gen=whitened, algo="NUTS")
-        state = start(
-            ParamInfo(*point),
-            settings.num_warmup,
-            target_accept_prob=problem[3],
-            max_tree_depth=settings.max_tree_depth,
-            dense_mass=settings.dense_mass,
-            model_args=problem[:3],
-            rng_key=key,
-        )
-        return state, step
-
-    def init(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> object:
-        state = begin(key, point, problem)[0]
-        adapt = state.adapt_state._replace(rng_key=None)  # it would only serve a search for step sizes, which is off
-        return state._replace(rng_key=key, energy=state.potential_energy, adapt_state=adapt)  # nobody reads the energy
-
-    def advance(state: object, problem: tuple) -> tuple[object, tuple]:
-        point = (state.z, state.potential_energy, state.z_grad)
-        _, step = begin(state.rng_key, point, problem)  # tells the step its target; the state made is compiled away
-
-        def transition(state: object, _: None) -> tuple[object, tuple]:
-            if refresh is not None:
-                state = refresh(state, problem, where, whitened(*problem[:3]), settings.sweeps)
-            state = step(state, problem[:3])
-            stats = {name: getattr(state, name) for name in fields}
-            stats["step_size"] = state.adapt_state.step_size
-            return state, (problem[1] + problem[2] @ state.z, stats)
-
-        return jax.lax.scan(transition, state, None, length=BLOCK)
-
-    return init, advance
-
-
-def _kernel_of(model: Model, where: Layout, settings: Settings, between: Between | None) -> Kernel:
-    """Return the same kernel for all settings that do not change the executable."""
-    shared = replace(settings, num_samples=1, num_chains=1, target_accept_prob=None)
-    return _kernel(model, where, shared, between and between.refresh)
-
-
-def compile_ahead(
-    model: Model,
-    args: tuple,
-    rng_key: Array,
-    settings: Settings,
-    light: tuple | None = None,
-    between: Between | None = None,
-) -> None:
-    """Begin to compile what :func:`run` will need.
-
-    Parameters
-    ----------
-    model, args, rng_key, settings, light, between
-        As for :func:`run`, or with the shapes and dtypes of arrays in place of arrays.
-    """
-    where = layout(model, args)
-    init, advance = _kernel_of(model, where, settings, between)
-    dtype = jnp.result_type(float)
-    u, value, factor = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((where.size,), (), (where.size,) * 2))
-    problem = (args if light is None else light, u, factor, value)
-    with TRACING:
-        key = jax.eval_shape(typed, rng_key)
-        state = jax.eval_shape(init, key, (u, value, u), problem)
-    ahead((advance, state, problem), (init, key, (u, value, u), problem))
 
 
 def run(
@@ -194,7 +75,7 @@ def run(
     model : callable
         NumPyro model; module-level or otherwise kept alive, since compiled code is cached by its identity.
     args : tuple
-        Its arguments: pytrees of arrays.
+        Its arguments: pytrees of JAX arrays.
     rng_key : JAX key
     settings : Settings
     start : sequence of dict of str to array, optional
@@ -216,11 +97,10 @@ def run(
     layout : Layout
     draws : Draws
     """
-    args = as_arrays(args)
     where = layout(model, args)
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, max(settings.num_chains, SEARCHES), start)
-    kernel = _kernel_of(model, where, settings, between)
+    kernel = kernel_of(model, where, settings, between)
     negative = objective(model, where, args)
     modes = find_modes(negative, starts)
     alike = None if between is None else between.alike(args, where, modes.free[0])

@@ -10,7 +10,7 @@ import pytest
 from numpyro.distributions import biject_to
 from scipy import stats
 
-from bayes_moe import curve_starts, curves, sampler, varying_coefficient
+from bayes_moe import compilation, curve_starts, curves, sampler, varying_coefficient
 from bayes_moe.bases import HilbertGP
 from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
@@ -62,7 +62,7 @@ def inputs_at(case, seed, y=None):
     if smooth.subjects:
         data = replace(data, subject=np.arange(ROWS) % SUBJECTS)
     rows = [smooth.basis.rows(u) for u in (data.u, np.array([0.5]))]
-    return sampler.as_arrays((smooth, curves.priors_of(smooth, PRIOR), data, *rows))
+    return compilation.as_arrays((smooth, curves.priors_of(smooth, PRIOR), data, *rows))
 
 
 @float64

@@ -18,7 +18,7 @@ from numpyro.infer.util import log_density
 
 from bayes_moe import credible, curve_draws, curve_starts, curves, diagnostics, modes, relabel, varying_coefficient
 from bayes_moe.bases import BSplines, HilbertGP
-from bayes_moe.sampler import as_arrays
+from bayes_moe.compilation import as_arrays
 from bayes_moe.smooth import SmoothModel
 from comparisons import curve_figures
 from mle import bands, kernel_em

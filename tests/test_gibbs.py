@@ -11,7 +11,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import potential_energy
 
-from bayes_moe import contaminated, gaussian_gated, gibbs, modes, nuts, priors, sampler
+from bayes_moe import compilation, contaminated, gaussian_gated, gibbs, modes, nuts, priors
 from bayes_moe.data import Covariates, Observations, float64
 from bayes_moe.invariants import invariants
 from bayes_moe.modes import layout
@@ -123,7 +123,7 @@ def chain(case):
     prior, _, _, data, _ = case
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        args = sampler.as_arrays(((PLANE, prior, data),))
+        args = compilation.as_arrays(((PLANE, prior, data),))
         where = layout(nuts.summed_model, args)
         centre, z = 0.3 * rng.normal(size=(2, where.size))
         factor = np.eye(where.size) + 0.1 * rng.normal(size=(where.size, where.size))
@@ -231,7 +231,7 @@ def test_what_has_no_sweep_is_refused(moe, prior, says):
 @float64
 def test_every_expert_has_every_label_once_in_the_same_mixing_measure(case):
     prior, params, _, data, _ = case
-    args = sampler.as_arrays(((PLANE, prior, data),))
+    args = compilation.as_arrays(((PLANE, prior, data),))
     where = layout(nuts.summed_model, args)
     free = where.free({name: biject_to(prior[name].support).inv(value) for name, value in params.items()})
     points = gibbs.rotated(args, where, np.asarray(free))
@@ -250,7 +250,7 @@ def test_every_expert_has_every_label_once_in_the_same_mixing_measure(case):
 def test_whitened_over_labellings_no_labelling_is_stiff():
     """Leapfrog steps are stable up to 2 / root of the largest whitened curvature."""
     x, y = MOE.simulate_joint(5, CENTRE, 400)
-    args = sampler.as_arrays(((MOE, priors.resolve(MOE), MOE.observe(x, y)),))
+    args = compilation.as_arrays(((MOE, priors.resolve(MOE), MOE.observe(x, y)),))
     where = modes.layout(nuts.summed_model, args)
     negative = modes.objective(nuts.summed_model, where, args)
     starts = modes.draw_starts(nuts.summed_model, where, args, jax.random.key(0), 1, [CENTRE])

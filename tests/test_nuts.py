@@ -442,7 +442,7 @@ def test_lengths_need_not_be_whole_blocks_and_progress_is_told(monkeypatch):
     assert step_size.shape == (4, 67)
     assert (step_size.values == step_size.values[:, :1]).all(), "warm-up draws are among those kept"
     assert sum(bars[0].done) == bars[0].total == 4 * (130 + 67)
-    assert len(bars[0].done) == 4 * 4
+    assert len(bars[0].done) >= 4 * 5  # 1, 4, 16, 64 and what is left, or more often
     assert not bars[0].options["disable"]
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from numpyro.infer.util import log_density
 from scipy import optimize
 
-from bayes_moe import blocks, chains, compilation, contaminated, gaussian_gated, modes, nuts, sampler, threads
+from bayes_moe import blocks, chains, compilation, contaminated, gaussian_gated, modes, nuts, threads
 
 ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 ROWS = 61
@@ -71,8 +72,8 @@ def test_an_ess_that_is_not_positive_is_refused(value):
         nuts.sample(moe, x, y, rng_key=0, until_ess=value)
 
 
-def interrupt_after(blocks_made, monkeypatch):
-    """Press Ctrl-C, as the main thread sees it, once so many blocks are made."""
+def interrupt_after(transitions, monkeypatch):
+    """Press Ctrl-C, as the main thread sees it, once so many transitions are made."""
     made, pressed = [], threading.Event()
 
     class Future:
@@ -89,7 +90,7 @@ def interrupt_after(blocks_made, monkeypatch):
 
     def report(self, count=1):
         made.append(count)
-        if len(made) == blocks_made:
+        if sum(made) >= transitions:
             pressed.set()
 
     monkeypatch.setattr(chains, "ThreadPoolExecutor", Pool)
@@ -99,7 +100,7 @@ def interrupt_after(blocks_made, monkeypatch):
 
 def test_an_interrupt_keeps_the_draws_made(monkeypatch):
     moe, x, y = problem()
-    interrupt_after(12, monkeypatch)
+    interrupt_after(10_000, monkeypatch)
     idata = nuts.sample(moe, x, y, rng_key=0, num_samples=1_000_000, **RUN)
     monkeypatch.undo()
     draws = idata["posterior"].sizes["draw"]
@@ -109,10 +110,24 @@ def test_an_interrupt_keeps_the_draws_made(monkeypatch):
     np.testing.assert_array_equal(idata["posterior"]["eta"], whole["posterior"]["eta"])
 
 
+def test_draws_do_not_hang_on_how_often_progress_is_told(monkeypatch):
+    moe, x, y = problem()
+    runs, told = [], []
+    for pace in (0.0, np.inf):
+        counts = []
+        monkeypatch.setattr(chains, "PACE", pace)
+        monkeypatch.setattr(nuts.tqdm, "update", lambda self, count, counts=counts: counts.append(count))
+        runs.append(nuts.sample(moe, x, y, rng_key=0, num_samples=71, **RUN | {"num_warmup": 30}))
+        told.append(sorted(counts))
+    assert told == [[1] * 2 * 101, [1, 1, 4, 4, 16, 16, 16, 16, 64, 64]]
+    for group in ("posterior", "sample_stats"):
+        xr.testing.assert_equal(runs[0][group].dataset, runs[1][group].dataset)
+
+
 def test_chains_that_wait_for_others_keep_up_with_them(monkeypatch):
     moe, x, y = problem()
     monkeypatch.setattr(threads, "cores", lambda: 1)
-    interrupt_after(2 * (chains.CHECK + RUN["num_warmup"]) // chains.BLOCK - 2, monkeypatch)
+    interrupt_after(2 * (chains.CHECK + RUN["num_warmup"]) - chains.CHECK // 2, monkeypatch)
     idata = nuts.sample(moe, x, y, rng_key=0, num_samples=100_000, **RUN)
     assert 0 < idata["posterior"].sizes["draw"] <= chains.CHECK
     monkeypatch.undo()
@@ -168,7 +183,7 @@ def test_edits_of_the_users_arrays_reach_no_model():
     for first in range(8):  # JAX shares memory that begins at a multiple of 64 bytes
         given = memory[first : first + 64]
         with jax.enable_x64(True):
-            taken = sampler.as_arrays(given)
+            taken = compilation.as_arrays(given)
         given[:] = 1.0
         assert not np.any(taken)
         given[:] = 0.0
@@ -294,7 +309,7 @@ def far_away():
 
 def test_an_interrupt_where_rounding_matters_ends_the_run(monkeypatch):
     moe, far, y, run = far_away()
-    interrupt_after(12, monkeypatch)
+    interrupt_after(10_000, monkeypatch)
     with pytest.warns(UserWarning, match="run it again with dtype='float64'"):
         idata = nuts.sample(moe, far, y, num_samples=1_000_000, **run)
     assert idata.attrs["ended"] == "interrupted"

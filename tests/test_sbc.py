@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bayes_moe import contaminated, nuts, sampler
+from bayes_moe import contaminated, nuts, sampler, transitions
 from bayes_moe.data import float64
 
 ROWS, SIMULATIONS, KEPT, BINS = 60, 500, 49, 10
@@ -61,7 +61,7 @@ def test_ranks_are_uniform(regime):
     assert p_values(regime).min() > SMALLEST_P
 
 
-def jacobian_of_a_logarithm(model, args, kwargs, params, original=sampler.potential_energy):
+def jacobian_of_a_logarithm(model, args, kwargs, params, original=transitions.potential_energy):
     """The potential, as if whitened coordinates were logarithms: the change of variable counted once too often."""
     return original(model, args, kwargs, params) - 0.5 * sum(jnp.sum(value) for value in params.values())
 
@@ -69,9 +69,9 @@ def jacobian_of_a_logarithm(model, args, kwargs, params, original=sampler.potent
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 def test_a_wrong_jacobian_is_found_out(regime, monkeypatch):
-    monkeypatch.setattr(sampler, "potential_energy", jacobian_of_a_logarithm)
-    sampler._kernel.cache_clear()
+    monkeypatch.setattr(transitions, "potential_energy", jacobian_of_a_logarithm)
+    transitions._kernel.cache_clear()
     try:
         assert p_values(regime, 200).min() < SMALLEST_P
     finally:
-        sampler._kernel.cache_clear()
+        transitions._kernel.cache_clear()

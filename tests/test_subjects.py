@@ -17,8 +17,8 @@ from numpyro.infer.util import log_density
 
 from bayes_moe import curve_draws, curves, diagnostics, modes, varying_coefficient
 from bayes_moe.bases import HilbertGP
+from bayes_moe.compilation import as_arrays
 from bayes_moe.indexed import check_subject
-from bayes_moe.sampler import as_arrays
 from bayes_moe.smooth import SmoothModel
 
 QUICK = {"num_warmup": 300, "num_samples": 500, "num_chains": 2, "progress_bar": False}
