@@ -43,7 +43,7 @@ def check(moe: object, args: tuple, sweeps: int) -> None:
     ----------
     moe : MoE
     args : tuple
-        Of :func:`bayes_moe.nuts.summed_model`.
+        Of :func:`bayes_moe.numpyro_model.summed_model`.
     sweeps : int
 
     Raises
@@ -211,7 +211,7 @@ def refreshed(
     state : HMCState
         In whitened coordinates.
     problem : tuple
-        Arguments of :func:`bayes_moe.nuts.summed_model`, centre and factor of the whitening.
+        Arguments of :func:`bayes_moe.numpyro_model.summed_model`, centre and factor of the whitening.
     where : Layout
     potential : callable
         Of whitened coordinates.
@@ -244,7 +244,7 @@ def rotated(args: tuple, where: Layout, free: np.ndarray) -> list[np.ndarray]:
     Parameters
     ----------
     args : tuple
-        Of :func:`bayes_moe.nuts.summed_model`.
+        Of :func:`bayes_moe.numpyro_model.summed_model`.
     where : Layout
     free : ndarray
     """

@@ -1,4 +1,4 @@
-"""The posterior: the model as ordinary NumPyro code, and NUTS draws that ArviZ takes as they are."""
+"""The posterior: NUTS draws of the model as NumPyro code, which ArviZ takes as they are."""
 
 from __future__ import annotations
 
@@ -9,118 +9,21 @@ from numbers import Real
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import xarray as xr
 from jax import Array
-from numpyro.distributions import Distribution, constraints
 from tqdm import tqdm
 
 from bayes_moe import datatree, gibbs, sampler, transitions
 from bayes_moe.chains import Settings
 from bayes_moe.compilation import as_arrays, memory_named
-from bayes_moe.data import Covariates, Observations, check_count, float64
+from bayes_moe.data import Covariates, check_count, float64
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
+from bayes_moe.numpyro_model import Mixture, model, posterior_model, summed_model
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, check_scale, resolve
 
-
-class Mixture(Distribution):
-    """A mixture of experts as a NumPyro distribution over class positions 0, ..., K - 1, or over real responses.
-
-    With a generative gate ``log_prob`` is log p(x, y), and ``sample`` draws y at the given x.
-
-    Parameters
-    ----------
-    moe : MoE
-    params : dict of str to array
-        Shaped as ``moe.fields`` says.
-    x : array-like, shape (n, d), or Covariates
-        Call ``moe.prepare(x)`` once, outside the model, and pass the result: inside compiled code x has no values.
-
-    Examples
-    --------
-    >>> def model(x, y=None):
-    ...     tau = numpyro.sample("tau", dist.Normal(0, 1).expand([1]).to_event(1))
-    ...     ...
-    ...     with numpyro.plate("obs_id", x.n):
-    ...         numpyro.sample("y", nuts.Mixture(moe, {"tau": tau, "beta": beta, "eta": eta}, x), obs=y)
-    """
-
-    pytree_data_fields = ("moe", "params", "covariates")
-
-    def __init__(self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None):
-        if missing := [name for name in moe.fields if name not in params]:
-            raise ValueError(f"params must have every parameter of the model, missing: {', '.join(missing)}.")
-        if isinstance(x, jax.core.Tracer):
-            raise ValueError(
-                "x must be moe.prepare(x), made once outside your model: in compiled code it has no values."
-            )
-        self.moe = moe
-        self.params = params
-        self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        several = (moe.experts[-1].responses,) if moe.real and moe.experts[-1].responses > 1 else ()
-        super().__init__(batch_shape=(self.covariates.n,), event_shape=several, validate_args=validate_args)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        """Class positions, or the real line, or space."""
-        if self.moe.real:
-            return constraints.real_vector if self.event_shape else constraints.real
-        return constraints.integer_interval(0, self.moe.experts[0].classes - 1)
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw class positions or responses, shape sample_shape + (n,) + event_shape."""
-        keys = jax.random.split(key, int(np.prod(sample_shape)))
-        draws = jax.vmap(lambda k: self.moe.draw(k, self.params, self.covariates))(keys)
-        return draws.reshape(*sample_shape, self.covariates.n, *self.event_shape)
-
-    def log_prob(self, value: Array) -> Array:
-        """Log p(y | x) at class positions or responses ``value``, shape sample_shape + (n,)."""
-        signature = "(n,q)->(n)" if self.event_shape else "(n)->(n)"
-        return jnp.vectorize(self._log_density, signature=signature)(value)
-
-    def _log_density(self, codes: Array) -> Array:
-        data = self.moe.condition(self.covariates, codes)
-        return self.moe.log_densities(self.params, data)
-
-
-def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None) -> None:
-    """Priors by name, then the mixture: what :func:`sample` runs."""
-    moe, prior, covariates = inputs
-    params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
-    with numpyro.plate("obs_id", covariates.n):
-        numpyro.sample("y", Mixture(moe, params, covariates), obs=y)
-
-
-def summed_model(inputs: tuple[MoE, Mapping[str, Distribution], Observations]) -> None:
-    """The density of :func:`posterior_model` with the likelihood summed block by block: what NUTS moves on."""
-    moe, prior, data = inputs
-    params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
-    numpyro.factor("log_likelihood", moe.log_likelihood(params, data))
-
-
-def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
-    """Return the model as an ordinary NumPyro function for ``NUTS``, ``SVI``, ``Predictive`` and handlers.
-
-    Parameters
-    ----------
-    moe : MoE
-    prior : mapping, optional
-        See :func:`bayes_moe.priors.resolve`.
-
-    Returns
-    -------
-    callable
-        ``model(x, y=None)`` with latent sites named as the parameters and an observed site ``y`` in
-        ``plate("obs_id", n)``. ``x`` is (n, d) or ``moe.prepare(x)``; ``y`` are class positions.
-    """
-    shaped = resolve(moe, prior)
-
-    def contaminated_model(x: object, y: Array | None = None) -> None:
-        posterior_model((moe, shaped, x if isinstance(x, Covariates) else moe.prepare(x)), y)
-
-    return contaminated_model
+__all__ = ["Mixture", "class_probabilities", "model", "sample"]
 
 
 @memory_named()

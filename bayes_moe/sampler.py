@@ -42,6 +42,8 @@ ACCEPT, ACCEPT_NORMAL = 0.8, 0.7  # whitened, a posterior that is near normal ta
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
 
+Drawn = tuple[np.ndarray, dict[str, np.ndarray], str]  # free vectors, statistics, how the run ended
+
 
 class Draws(NamedTuple):
     """Free vectors and sampler statistics, each with leading axes (chain, draw), the modes found, and what was done."""
@@ -111,28 +113,35 @@ def run(
     if accept is None:
         accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
 
-    def draw(args: tuple) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
+    def draw(args: tuple) -> Drawn:
         problem = (args, *jax.device_put((modes.free[0], factor, np.asarray(accept, dtype=factor.dtype))))
         chains = [Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
         ended = advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
         return *jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains)), ended
 
-    free, stats, ended = draw(args if light is None else light)
-    rounding = "none: data in the precision of the draws"
-    if light is not None:
-        error = _rounding_error(negative, free, stats["potential_energy"])
-        rounding = f"data in single precision: log density within {error:.1g} of its value in double precision"
-        if not error <= ROUNDING and ended == INTERRUPTED:
-            warnings.warn(
-                f"in single precision the log density was off by {error:.1g}, and the run was interrupted before it "
-                "could be repeated in double. Trust none of its draws; run it again with dtype='float64'.",
-                stacklevel=3,
-            )
-        elif not error <= ROUNDING:
-            free, stats, ended = draw(args)
-            rounding = f"none: in single precision the log density was off by {error:.1g}, so run again in double"
+    free, stats, ended, rounding = _as_light_as_may_be(draw, negative, args, light)
     return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding, accept)
+
+
+def _as_light_as_may_be(
+    draw: Callable[[tuple], Drawn], negative: Objective, args: tuple, light: tuple | None
+) -> tuple[np.ndarray, dict[str, np.ndarray], str, str]:
+    """Draw on rounded data, and again on the data if rounding mattered; the last of what is returned says which."""
+    if light is None:
+        return *draw(args), "none: data in the precision of the draws"
+    free, stats, ended = draw(light)
+    error = _rounding_error(negative, free, stats["potential_energy"])
+    if not error <= ROUNDING and ended != INTERRUPTED:
+        return *draw(args), f"none: in single precision the log density was off by {error:.1g}, so run again in double"
+    if not error <= ROUNDING:
+        warnings.warn(
+            f"in single precision the log density was off by {error:.1g}, and the run was interrupted before it "
+            "could be repeated in double. Trust none of its draws; run it again with dtype='float64'.",
+            stacklevel=4,
+        )
+    rounding = f"data in single precision: log density within {error:.1g} of its value in double precision"
+    return free, stats, ended, rounding
 
 
 def _rounding_error(negative: Objective, free: np.ndarray, potential: np.ndarray) -> float:
