@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
 AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
 CURVE_SAMPLING = ("curve_tree", "curve_draws", "credible", "curves")
-SAMPLING = {f"bayes_moe.{name}" for name in ("nuts", "sampler", "chains", "datatree", *AFTER_SAMPLING, *CURVE_SAMPLING)}
+NUTS = ("numpyro_model", "chains", "transitions", "sampler", "datatree", "nuts")
+SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMPLING)}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
@@ -29,9 +30,10 @@ ORDER = (
     ("families", "formula", "bands", "smooth"),
     ("losses", "information", "voronoi", "solvability", "dendrogram", "units"),
     ("priors",),
-    ("modes",),
+    ("numpyro_model", "modes"),
     ("gibbs", "curve_starts"),
     ("chains",),
+    ("transitions",),
     ("sampler",),
     ("datatree",),
     ("nuts", *AFTER_SAMPLING),
