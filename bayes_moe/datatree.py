@@ -24,6 +24,7 @@ from bayes_moe.sampler import Draws
 
 Groups = dict[str, dict[str, np.ndarray]]
 ON_REQUEST = LOG_LIKELIHOOD, PREDICTIVE = "log_likelihood", "posterior_predictive"  # draws x n numbers each
+GATE, APART = "gate_", ("feature", "feature_bis")  # dims of the gate that go by a name of their own
 BATCH = 50  # draws evaluated side by side; a divisor of the usual numbers of draws, or the rest compiles apart
 
 
@@ -141,8 +142,9 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     dims = {"y": ["obs_id", "response"] if several else ["obs_id"]}
     coords: dict[str, list] = {}
     if moe is not None:
-        dims |= {name: list(field.dims) for name, field in moe.fields.items()}
+        dims |= {name: [_dim(moe, name, dim) for dim in field.dims] for name, field in moe.fields.items()}
         coords = {name: labels_for_coords(values) for name, values in moe.coords.items()}
+        coords |= {GATE + name: values for name, values in coords.items() if name in APART}
         attrs["classes"] = json.dumps([str(label) for label in moe.classes])
         groups = groups | _data_groups(args)
     elif isinstance(args[-1], jax.Array) and args[-1].ndim:
@@ -161,6 +163,16 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     if constants:
         tree["constant_data"] = _constant_data(moe, constants)
     return tree
+
+
+def _dim(moe: MoE, name: str, dim: str) -> str:
+    """Name of a parameter's dim in the tree.
+
+    The gate's features are a dim of their own. Tables such as ArviZ's summary have the entries of all variables in the
+    order in which their dims first occur, and labels in each variable's own: after ``beta``, with features alone,
+    those of ``eta``, with classes and features, would be swapped.
+    """
+    return GATE + dim if dim in APART and name in moe.gate.fields else dim
 
 
 def flat_draws(posterior: xr.DataTree, moe: MoE) -> dict[str, np.ndarray]:

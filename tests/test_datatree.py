@@ -24,7 +24,7 @@ CHAINS, DRAWS = 4, 512
 RUN = {"rng_key": 3, "num_warmup": 300, "num_samples": DRAWS, "progress_bar": False}
 GROUPS = {"posterior", "sample_stats", "log_prior", "observed_data", "constant_data"}
 ON_REQUEST = {"log_likelihood", "posterior_predictive"}
-DIMS = {"tau": ["adapter"], "beta": ["adapter", "feature"], "eta": ["adapter", "class", "feature"]}
+DIMS = {"tau": ["adapter"], "beta": ["adapter", "gate_feature"], "eta": ["adapter", "class", "feature"]}
 EXACT = 1e-10
 SINGLE = 1e-6  # of sums whose terms are in single precision
 MAX_SCORE = 5.0  # standard errors, over 180 cells
@@ -81,6 +81,7 @@ def test_groups_dims_and_coords(idata):
         "draw": list(range(DRAWS)),
         "adapter": [0],
         "class": CLASSES[:2],
+        "gate_feature": FEATURES,
         "feature": FEATURES,
     }
     assert posterior["eta"].sel({"class": "dog", "feature": "dose"}).shape == (CHAINS, DRAWS, 1)
@@ -266,6 +267,13 @@ def test_a_user_can_ask_arviz_for_the_usual(idata):
     rows = ["tau[0]", *(f"beta[0, {f}]" for f in FEATURES)]
     rows += [f"eta[0, {label}, {f}]" for label in CLASSES[:2] for f in FEATURES]
     assert sorted(summary.index) == sorted(rows)
+    for order in (["tau", "beta", "eta"], ["eta", "beta", "tau"]):  # labels are those of the numbers beside them
+        means = az.summary(idata, var_names=order, round_to="none")["mean"]
+        for name in order:
+            draws = idata["posterior"][name].mean(("chain", "draw"))
+            for place in np.ndindex(draws.shape):
+                where = ", ".join(str(draws[dim].values[i]) for dim, i in zip(draws.dims, place, strict=True))
+                assert means[f"{name}[{where}]"] == pytest.approx(float(draws[place]))
     loo = az.loo(idata)
     assert loo.n_data_points == SIZE
     assert loo.elpd < 0.0

@@ -83,4 +83,4 @@ def test_draws_pass_the_gate_and_agree_with_the_mle():
         mean = tree["posterior"][name].mean(("chain", "draw")).values
         assert (np.abs(mean - fit.params[name]) < fit.standard_errors[name]).all()
         assert (np.abs(mean - truth[name]) < BAND * fit.standard_errors[name]).all()
-    assert list(tree["posterior"]["Gamma"].dims)[2:] == ["expert", "feature", "feature_bis"]
+    assert list(tree["posterior"]["Gamma"].dims)[2:] == ["expert", "gate_feature", "gate_feature_bis"]
