@@ -224,7 +224,8 @@ def sample(
         draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
         that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are the rows of the
         data given. With subjects also ``subject_sd`` and ``subject_intercept`` (chain, draw, subject); log likelihoods
-        and predictive draws are those of the same subjects.
+        and predictive draws are those of the same subjects. Of ``alpha`` and ``alpha_mean`` in one table ArviZ 1.3
+        swaps labels: ``az.summary(tree, var_names=["alpha"])``.
 
     Raises
     ------

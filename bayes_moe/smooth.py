@@ -57,7 +57,9 @@ class SmoothModel:
     def weights(self) -> dict[str, Field]:
         """Weights (V, M) of the basis functions, (S,) of subjects: not a matter of choice, they are standard normal."""
         weights = {
-            f"{name}_weights": Field((len(self.varying(name)), self.basis.weights), (f"{name}_curve", "basis_function"))
+            f"{name}_weights": Field(
+                (len(self.varying(name)), self.basis.weights), (f"{name}_curve", f"{name}_function")
+            )
             for name in self._present
             if len(self.varying(name))
         }

@@ -224,6 +224,15 @@ def test_label_free_quantities_pass_the_sampling_gate(basis):
     assert verdict.passed, str(verdict)
 
 
+@pytest.mark.parametrize("names", [None, ["alpha"], ["beta", "alpha", "delta"]])
+def test_a_summary_has_labels_beside_their_numbers(names):
+    _, tree, _ = mixture()
+    summary = azs.summary(tree, var_names=names, kind="stats", round_to="none")["mean"]
+    for name in names or tree["posterior"].data_vars:
+        rows = [value for label, value in summary.items() if label.split("[")[0] == name]
+        np.testing.assert_allclose(rows, tree["posterior"][name].mean(("chain", "draw")).values.ravel())
+
+
 def test_curves_are_ordinary_variables_in_the_users_units():
     _, tree, (_, _, u, y) = mixture()
     assert tree["posterior"]["alpha"].dims == ("chain", "draw", "grid", "expert", "expert_feature")
