@@ -60,18 +60,18 @@ class Chain:
         if self.state is None:
             arguments = (*self.start, self.problem)
             self.state = compiled(init, *arguments)(*arguments)
+        step = compiled(advance, self.state, np.int32(0), self.problem)
         while self.made < total and not stop.is_set():
-            count = np.asarray(min(self.pace, total - self.made), dtype=np.int32)
-            step = compiled(advance, self.state, count, self.problem)
+            count = min(self.pace, total - self.made)
             began = perf_counter()
-            self.state, rows = step(self.state, count, self.problem)
+            self.state, rows = step(self.state, np.int32(count), self.problem)
             jax.block_until_ready(self.state.z)
             fitting = count * PACE / (perf_counter() - began)
             self.pace = int(np.clip(fitting, 1, min(GROWTH * self.pace, LONGEST)))
-            kept = slice(max(self.settings.num_warmup - self.made, 0), int(count))
+            kept = slice(max(self.settings.num_warmup - self.made, 0), count)
             self.blocks.append(jax.tree.map(lambda row, kept=kept: np.asarray(row)[kept].copy(), rows))
-            self.made += int(count)
-            on_progress(int(count))
+            self.made += count
+            on_progress(count)
 
     def collected(self, length: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Free vectors and statistics of the first draws after warm-up."""

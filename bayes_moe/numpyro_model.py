@@ -78,7 +78,7 @@ class Mixture(Distribution):
 
 
 def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None) -> None:
-    """Priors by name, then the mixture: what :func:`sample` runs."""
+    """Priors by name, then the mixture: what :func:`bayes_moe.nuts.sample` runs."""
     moe, prior, covariates = inputs
     params = {name: numpyro.sample(name, distribution) for name, distribution in prior.items()}
     with numpyro.plate("obs_id", covariates.n):
