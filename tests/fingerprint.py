@@ -97,7 +97,7 @@ def curves_case(seed: int, family: str, **options) -> Callable[[], Iterator[tupl
             yield f"kernel {engine}", fit.params
         yield "asymptotic band", _both(bands.asymptotic(fit))
         yield "bootstrap band", _or_refusal(lambda: _both(bands.bootstrap(fit, replicates=20, random_state=seed)))
-        yield "bandwidth", bandwidth.select(model, w, z, u, y, candidates=[0.2, 0.4], random_state=seed, grid=8).h
+        yield "bandwidth", bandwidth.select(model, w, z, u, y, candidates=[0.3, 0.4], random_state=seed, grid=8).h
         test = _or_refusal(lambda: glrt.test(fit, constant=["alpha[0,1]"], replicates=5, random_state=seed))
         yield "test", str(test)
         tree = curves.sample(model, w, z, u, y, rng_key=seed, grid=5, **SHORT, **options)
