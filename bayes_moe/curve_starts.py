@@ -1,8 +1,7 @@
 """Where chains of a varying-coefficient mixture start: searches for posterior modes, told apart by their mass.
 
 The posterior of curves has many modes, and the highest need not matter: one whose curves bend to suit a few
-observations is high and narrow. Laplace's approximation of a mode's mass,
-``log density + d/2 log(2 pi) - 1/2 log det(curvature)``, tells which ones do.
+observations is high and narrow. :mod:`bayes_moe.mass` tells which ones do.
 """
 
 from __future__ import annotations
@@ -14,14 +13,11 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
-from bayes_moe import modes
+from bayes_moe import mass, modes
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.smooth import SmoothModel
 
 QUIET = 0.1  # sd of the weights from which mode searches start
-STATIONARY = 0.1  # largest entry of the gradient of the log posterior density at what counts as a mode
-SHARE = 1 / 20  # of the mass of the best mode, below which no chain starts at another
-SAME = 1e-3  # difference of log densities below which two modes are one, or its copy with other labels
 
 
 def starts(model: Callable[..., None], args: tuple, key: Array, n_init: int) -> list[dict[str, np.ndarray]]:
@@ -42,30 +38,25 @@ def starts(model: Callable[..., None], args: tuple, key: Array, n_init: int) -> 
     Returns
     -------
     list of dict
-        The mode with most mass first, then others with at least SHARE of its mass.
+        The mode with most mass first, then others with at least a twentieth of its mass.
     """
     smooth, prior, data = args[0][:3]
     where, rng = modes.layout(model, args), modes.generator(key)
     given = [_supported(random_start(smooth, data, rng), prior, rng) for _ in range(n_init)]
     free = modes.draw_starts(model, where, args, key, n_init, given)
     negative = modes.objective(model, where, args)
-    ends = [where.sites(end) for end in _heaviest(negative, modes.find_modes(negative, free))]
+    ends = [where.sites(end) for end in _shapes(negative, modes.find_modes(negative, free))]
     return [{name: np.asarray(biject_to(prior[name].support)(v)) for name, v in end.items()} for end in ends]
 
 
-def _heaviest(negative: modes.Objective, found: modes.Modes) -> np.ndarray:
-    """Modes by Laplace's approximation of their mass, as far as they have some; the highest end where none is one."""
-    flat = np.array([np.abs(negative(end)[1]).max() < STATIONARY for end in found.free])
-    if not flat.any():
+def _shapes(negative: modes.Objective, found: modes.Modes) -> np.ndarray:
+    """One end of each height among those that hold mass; the highest of all where none does."""
+    held = mass.heaviest(negative, found).modes
+    if not len(held.free):
         return found.free[:1]
-    ends, heights = found.free[flat], found.log_densities[flat]  # highest first
-    first = np.append(True, heights[:-1] - heights[1:] > SAME)
-    ends, heights = ends[first], heights[first]
-    if len(ends) == 1:
-        return ends
-    masses = heights + np.array([modes.log_volume(negative, end, found.spread) for end in ends])
-    order = np.argsort(-masses, kind="stable")
-    return ends[order][masses[order] >= masses.max() + np.log(SHARE)]
+    higher = held.log_densities[:, None] - held.log_densities
+    first = [i for i in range(len(higher)) if not (np.abs(higher[i, :i]) < mass.SAME).any()]
+    return held.free[first]
 
 
 def _supported(

@@ -114,6 +114,7 @@ def _sample_stats(draws: Draws, settings: Settings) -> dict[str, np.ndarray]:
         "reached_max_treedepth": depth >= settings.max_tree_depth,
         "diverging": stats["diverging"],
         "step_size": stats["step_size"],
+        "virial": stats["virial"],
     }
 
 
@@ -139,7 +140,7 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
 
     attrs = {"library": "bayes-moe", "library_version": __version__, "data_hash": data_hash(args), **about}
     several = moe is not None and np.ndim(args[1]) > 1
-    dims = {"y": ["obs_id", "response"] if several else ["obs_id"]}
+    dims = {"y": ["obs_id", "response"] if several else ["obs_id"], "virial": ["free"]}
     coords: dict[str, list] = {}
     if moe is not None:
         dims |= {name: [_dim(moe, name, dim) for dim in field.dims] for name, field in moe.fields.items()}

@@ -8,6 +8,8 @@ import arviz_stats as azs
 import numpy as np
 import xarray as xr
 
+from bayes_moe import movement
+
 MAX_RHAT = 1.01
 MIN_ESS_PER_CHAIN = 100
 MIN_EBFMI = 0.3
@@ -49,7 +51,8 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
 
     It looks at the log density ``lp`` and at each parameter, or at the quantities given. Passing takes: no divergence;
     rank-normalised split R-hat below 1.01; bulk and tail ESS of at least 100 for each chain; E-BFMI of at least
-    0.3 in every chain; finite draws; no constant chain. What is missing counts as failed. Entries that are one number
+    0.3 in every chain; finite draws; no constant chain; and that chains moved as a sampler of this posterior does: see
+    :mod:`bayes_moe.movement`. What is missing counts as failed. Entries that are one number
     in all draws of all chains are constants, such as the weight of a single expert, and left out; ``lp`` is not.
 
     Parameters
@@ -74,6 +77,8 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
     if "lp" in stats:
         draws = draws.assign(lp=(("chain", "draw"), stats["lp"].transpose("chain", "draw").values))
     bad = _degenerate(draws)
+    if "energy" in stats and not np.isfinite(stats["energy"]).all():
+        bad.append("energies are not finite")
     if missing or bad:
         nan = float("nan")
         return Verdict(tuple(missing + bad), int(stats.get("diverging", np.array(0)).sum()), nan, nan, nan, nan)
@@ -84,7 +89,10 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
     worst = {name: _extreme(function(draws), pick) for name, function, pick in _CONVERGENCE}
     ebfmi = float(azs.bfmi(idata)["energy"].min())
     divergences = int(stats["diverging"].sum())
-    reasons = _reasons(worst, ebfmi, divergences, draws.sizes["chain"])
+    reasons = (
+        *movement.faults(stats, draws, idata.attrs.get("mode_lp")),
+        *_reasons(worst, ebfmi, divergences, draws.sizes["chain"]),
+    )
     return Verdict(reasons, divergences, worst["rhat"], worst["ess_bulk"], worst["ess_tail"], ebfmi)
 
 

@@ -188,13 +188,8 @@ def typed(key: Array) -> Array:
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=jax.random.key_impl(key))
 
 
-def plausible(modes: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
-    """Keep the modes that could carry mass: at most 10 + dimension log units below the best."""
-    return modes[log_densities >= log_densities[0] - 10.0 - modes.shape[1]]
-
-
 class Modes(NamedTuple):
-    """Posterior modes, best first: free vectors, log densities, and the spread of each coordinate at the best."""
+    """Ends of searches, highest first: free vectors, log densities, and the spread of each coordinate there."""
 
     free: np.ndarray
     log_densities: np.ndarray
@@ -230,13 +225,17 @@ def find_modes(negative: Objective, starts: np.ndarray) -> Modes:
         )
     finite.sort(key=lambda r: r.fun)
     free = np.array([r.x for r in finite], dtype=starts.dtype)
-    variances = np.diag(finite[0].hess_inv)  # rounding may leave some negative
+    variances = np.array([np.diag(r.hess_inv) for r in finite])  # rounding may leave some negative
     spread = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(starts.dtype)
     return Modes(free, -np.array([r.fun for r in finite]), spread)
 
 
 def whitening(
-    negative: Objective, modes: Modes, where: Layout, points: Sequence[np.ndarray] | None = None
+    negative: Objective,
+    modes: Modes,
+    where: Layout,
+    points: Sequence[np.ndarray] | None = None,
+    hessian: np.ndarray | None = None,
 ) -> tuple[np.ndarray, str]:
     """Inverse root of the absolute curvature at the best mode, or averaged over ``points``, and a word on it.
 
@@ -244,11 +243,13 @@ def whitening(
     eigenvalues (a saddle, a flat direction) are replaced by their absolute value, but at least 1e-6 of the largest:
     the factor is always invertible, and warm-up adapts the scale of each axis anyway. Where the curvature is not
     finite the factor is the identity. ``points`` are those among which a chain jumps: averaged, the factor suits the
-    stiffest of them, or nearly. A direction along which next to nothing bounds the posterior, as under a flat
-    prior where the likelihood has its maximum at infinity, is warned of by name.
+    stiffest of them, or nearly; ``hessian`` is the curvature at the best mode, if it is known. A direction along
+    which next to nothing bounds the posterior, as under a flat prior where the likelihood has its maximum at infinity,
+    is warned of by name.
     """
     mode = modes.free[0]
-    hessian = _curvature(negative, [mode] if points is None else points, modes.spread)
+    if hessian is None or points is not None:
+        hessian = curvature(negative, [mode] if points is None else points, modes.spread[0])
     if not np.isfinite(hessian).all():
         return np.eye(len(mode), dtype=mode.dtype), "identity: the curvature at the mode is not finite"
     values, vectors = np.linalg.eigh(hessian)
@@ -272,16 +273,7 @@ def whitening(
     return factor, f"curvature {place}{word}"
 
 
-def log_volume(negative: Objective, mode: np.ndarray, spread: np.ndarray) -> float:
-    """Log of Laplace's approximation of a mode's mass over its density there; flat directions as in whitening."""
-    hessian = _curvature(negative, [mode], spread)
-    if not np.isfinite(hessian).all():
-        return -np.inf
-    values = np.abs(np.linalg.eigvalsh(hessian))
-    return float(np.sum(np.log(2.0 * np.pi / np.maximum(values, FLAT * values.max()))) / 2.0)
-
-
-def _curvature(negative: Objective, points: Sequence[np.ndarray], spread: np.ndarray) -> np.ndarray:
+def curvature(negative: Objective, points: Sequence[np.ndarray], spread: np.ndarray) -> np.ndarray:
     """Hessian of the negative log density, averaged over points, by central differences of the gradient."""
     steps = np.diag(np.finfo(points[0].dtype).eps ** 0.25 * spread)
     slopes = [sum(negative(point + h)[1] - negative(point - h)[1] for point in points) for h in steps]

@@ -67,12 +67,15 @@ def sample(  # noqa: PLR0913 - one for each setting
     target_accept_prob : float, optional
         As in NumPyro. By default 0.8; or 0.7 where the posterior is near normal, its log density falling by 1 to 5, a
         normal's by 2, two standard deviations from the mode along each whitened axis. Longer steps do no harm there.
+        0.95 where no mode holds mass.
     sweeps : int
         Gibbs sweeps before each transition, for Gaussian-gated mixtures with conjugate priors, as the default ones:
         see :mod:`bayes_moe.gibbs`. With more experts than are needed NUTS alone hardly gets a spare one in or out.
     init : "mode", mapping or sequence of mappings
         Where chains start: overdispersed around the posterior modes found from a random start for each chain and at
-        least four, or around the modes found from these values, chain by chain in turn, the likeliest mode first.
+        least four, or around the modes found from these values, chain by chain in turn, the mode with most mass first.
+        Where no search ends at a mode that holds mass, chains start where the searches did, and warm up for 1000
+        transitions at least (attributes ``preconditioner``, ``num_warmup``): see :mod:`bayes_moe.mass`.
     until_ess : float, optional
         Stop when every parameter's bulk effective sample size has reached this; ``num_samples`` draws at most.
     log_likelihood, posterior_predictive : bool
@@ -132,11 +135,13 @@ def sample(  # noqa: PLR0913 - one for each setting
         "seed": repr(rng_key),
         "dtype": dtype,
         "init": "mode" if start is None else "given",
-        "preconditioner": draws.preconditioner,
+        "preconditioner": draws.plan.preconditioner,
         "rounding": draws.rounding,
         "ended": draws.ended,
         **asdict(settings),
-        "target_accept_prob": draws.target_accept_prob,
+        "num_warmup": draws.plan.num_warmup,
+        "target_accept_prob": draws.plan.target_accept_prob,
+        **({"mode_lp": float(draws.plan.modes.log_densities[0])} if len(draws.plan.modes.free) else {}),
     }
     return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about)
 

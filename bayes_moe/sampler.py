@@ -2,7 +2,9 @@
 
 The sampler moves in ``u``, where ``z = centre + factor @ u`` is the free vector of the model, ``centre`` a
 posterior mode and ``factor`` the inverse root of the curvature there. That is a preconditioner only: whatever it
-is, the target stays the same, since the Jacobian of an affine map is constant.
+is, the target stays the same, since the Jacobian of an affine map is constant. Where no search ends at a mode that
+holds mass (:mod:`bayes_moe.mass`), as under some hierarchical priors, chains start where the searches did, and a long
+warm-up in windows finds mass and scales.
 
 Chains may see the data rounded to single precision, with parameters and sums in double: half the work. What the
 rounding did to the log density is then measured at draws of all chains, and where it matters they run again.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -19,6 +22,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe.chains import INTERRUPTED, Chain, Settings, advance_all
+from bayes_moe.mass import heaviest
 from bayes_moe.modes import (
     Layout,
     Model,
@@ -31,13 +35,14 @@ from bayes_moe.modes import (
     layout,
     near_normal,
     objective,
-    plausible,
     whitening,
 )
 from bayes_moe.transitions import Between, kernel_of
 
 SEARCHES = 4  # at least, for modes: with one or two, chains can all start in a mode that holds no mass
 OVERDISPERSION = 2.0  # chains start this many posterior standard deviations wide around their mode
+LONG_WARMUP = 1000  # transitions, at least, where no search ended where mass is
+ACCEPT_CAREFUL = 0.95  # such posteriors have necks, and longer steps diverge there
 ACCEPT, ACCEPT_NORMAL = 0.8, 0.7  # whitened, a posterior that is near normal takes longer steps without harm
 ROUNDING = 0.01  # largest error of the log density, up to a constant, that a run on rounded data may have
 LOOKS = 50  # draws at which it is measured
@@ -45,17 +50,26 @@ LOOKS = 50  # draws at which it is measured
 Drawn = tuple[np.ndarray, dict[str, np.ndarray], str]  # free vectors, statistics, how the run ended
 
 
+class Plan(NamedTuple):
+    """Where chains start, in which coordinates, and with which settings; the modes that hold mass, heaviest first."""
+
+    centre: np.ndarray
+    factor: np.ndarray
+    starts: np.ndarray
+    num_warmup: int
+    target_accept_prob: float
+    preconditioner: str
+    modes: Modes
+
+
 class Draws(NamedTuple):
-    """Free vectors and sampler statistics, each with leading axes (chain, draw), the modes found, and what was done."""
+    """Free vectors and sampler statistics, each with leading axes (chain, draw), and what was done."""
 
     free: np.ndarray
     stats: dict[str, np.ndarray]
-    modes: np.ndarray
-    mode_log_densities: np.ndarray
-    preconditioner: str
+    plan: Plan
     ended: str
     rounding: str
-    target_accept_prob: float
 
 
 def run(
@@ -102,26 +116,66 @@ def run(
     where = layout(model, args)
     start_key, disperse_key, *keys = child_keys(rng_key, 2 + settings.num_chains)
     starts = draw_starts(model, where, args, start_key, max(settings.num_chains, SEARCHES), start)
-    kernel = kernel_of(model, where, settings, between)
     negative = objective(model, where, args)
-    modes = find_modes(negative, starts)
-    alike = None if between is None else between.alike(args, where, modes.free[0])
-    factor, preconditioner = whitening(negative, modes, where, alike)
+
+    def alike(mode: np.ndarray) -> Sequence[np.ndarray] | None:
+        return between and between.alike(args, where, mode)
+
+    plan = _plan(negative, starts, where, settings, disperse_key, alike)
     meanwhile(where)
-    points = [_point(negative, modes.free[0], factor, u) for u in _dispersed(modes, factor, settings, disperse_key)]
-    accept = settings.target_accept_prob
-    if accept is None:
-        accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
+    points = [_point(negative, plan.centre, plan.factor, u) for u in plan.starts]
+    settings = replace(settings, num_warmup=plan.num_warmup)
+    kernel = kernel_of(model, where, settings, between)
 
     def draw(args: tuple) -> Drawn:
-        problem = (args, *jax.device_put((modes.free[0], factor, np.asarray(accept, dtype=factor.dtype))))
+        accept = np.asarray(plan.target_accept_prob, dtype=plan.factor.dtype)
+        problem = (args, *jax.device_put((plan.centre, plan.factor, accept)))
         chains = [Chain(kernel, settings, problem, *start) for start in zip(keys, points, strict=True)]
         ended = advance_all(chains, settings, until_ess, on_progress)
         length = min(chain.draws for chain in chains)
         return *jax.tree.map(lambda *each: np.stack(each), *(chain.collected(length) for chain in chains)), ended
 
     free, stats, ended, rounding = _as_light_as_may_be(draw, negative, args, light)
-    return where, Draws(free, stats, modes.free, modes.log_densities, preconditioner, ended, rounding, accept)
+    stats["virial"] = _virial(free, stats.pop("z_grad"), plan.factor)
+    return where, Draws(free, stats, plan, ended, rounding)
+
+
+def _plan(
+    negative: Objective,
+    starts: np.ndarray,
+    where: Layout,
+    settings: Settings,
+    key: Array,
+    alike: Callable[[np.ndarray], Sequence[np.ndarray] | None],
+) -> Plan:
+    """Start around the modes that hold mass, whitened at the heaviest; where none does, where the searches started."""
+    ends = find_modes(negative, starts)
+    modes, hessian = heaviest(negative, ends)
+    if not len(modes.free):
+        return _long_way(negative, starts, ends, settings)
+    factor, preconditioner = whitening(negative, modes, where, alike(modes.free[0]), hessian)
+    if len(modes.free) < len(ends.free):
+        preconditioner += f"; {len(modes.free)} of {len(ends.free)} searches ended where mass is"
+    accept = settings.target_accept_prob
+    if accept is None:
+        accept = ACCEPT_NORMAL if near_normal(negative, modes, factor) else ACCEPT
+    dispersed = _dispersed(modes, factor, settings, key)
+    return Plan(modes.free[0], factor, dispersed, settings.num_warmup, accept, preconditioner, modes)
+
+
+def _long_way(negative: Objective, starts: np.ndarray, ends: Modes, settings: Settings) -> Plan:
+    """Start where the searches started, and let a long warm-up find where mass is."""
+    finite = [start for start in starts if np.isfinite(negative(start)[0])]
+    size = starts.shape[1]
+    spread = np.resize(finite or starts, (settings.num_chains, size)).astype(starts.dtype)
+    warmup = max(settings.num_warmup, LONG_WARMUP)
+    accept = settings.target_accept_prob or ACCEPT_CAREFUL
+    word = (
+        f"identity: no search ended at a mode that holds mass, so chains start dispersed and warm up for {warmup} "
+        "transitions"
+    )
+    none = Modes(*(part[:0] for part in ends))
+    return Plan(np.zeros(size, starts.dtype), np.eye(size, dtype=starts.dtype), spread, warmup, accept, word, none)
 
 
 def _as_light_as_may_be(
@@ -153,8 +207,8 @@ def _rounding_error(negative: Objective, free: np.ndarray, potential: np.ndarray
 
 
 def _dispersed(modes: Modes, factor: np.ndarray, settings: Settings, key: Array) -> np.ndarray:
-    """Starts of the chains: normal around the plausible modes in turn, OVERDISPERSION posterior sds wide."""
-    shift = np.linalg.solve(factor, (plausible(modes.free, modes.log_densities) - modes.free[0]).T).T
+    """Starts of the chains: normal around the modes in turn, OVERDISPERSION posterior sds wide."""
+    shift = np.linalg.solve(factor, (modes.free - modes.free[0]).T).T
     noise = generator(key).normal(size=(settings.num_chains, len(factor)))
     return (np.resize(shift, noise.shape) + OVERDISPERSION * noise).astype(factor.dtype)
 
@@ -164,3 +218,12 @@ def _point(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     value, grad = negative(centre + factor @ u)
     return tuple(np.asarray(part, dtype=u.dtype) for part in (u, value, grad @ factor))
+
+
+def _virial(free: np.ndarray, z_grad: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """(z - mean) dU/dz of each draw and coordinate of the free vector; its mean is one wherever draws are from exp(-U).
+
+    Integration by parts says so, whatever the density, and says it of no chain that stands still.
+    """
+    slopes = np.linalg.solve(factor.T, z_grad.reshape(-1, len(factor)).T).T.reshape(free.shape)
+    return (free - free.mean(axis=(0, 1))) * slopes

@@ -50,7 +50,7 @@ def _kernel(model: Model, where: Layout, settings: Settings, refresh: Refresh | 
     def whitened(args: tuple, centre: Array, factor: Array) -> Callable[[Array], Array]:
         return lambda u: potential_energy(model, args, {}, where.sites(centre + factor @ u))
 
-    fields = ("potential_energy", "energy", "num_steps", "accept_prob", "diverging")
+    fields = ("potential_energy", "energy", "num_steps", "accept_prob", "diverging", "z_grad")
 
     def begin(key: Array, point: tuple[Array, Array, Array], problem: tuple) -> tuple[object, Callable]:
         start, step = hmc(potential_fn_gen=whitened, algo="NUTS")

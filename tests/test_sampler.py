@@ -206,9 +206,10 @@ def own(log_prior):
 PRECONDITIONERS = {
     "bowl": (lambda z: -0.5 * jnp.sum(z**2), "curvature at the mode"),
     "flat direction": (
-        lambda z: 0.5 * (z[1] / 10.0) ** 2 - 1e-12 * z[1] ** 4,
+        lambda z: 0.5 * (z[1] / 10.0) ** 2 - 1e-12 * z[1] ** 4 - 5e-8 * z[1] ** 2,
         "1 of 2 directions flat or rising (mostly z)",
     ),
+    "saddle": (lambda z: 0.5 * (z[1] / 3.0) ** 2 - 1e-4 * z[1] ** 4, "identity: no search ended at a mode that holds"),
 }
 PAIR = modes.Layout((("a", (1,)), ("b", (1,))))
 
@@ -223,7 +224,7 @@ def test_the_preconditioner_says_what_it_is(density, words):
 
 
 def test_a_curvature_that_is_not_finite_leaves_the_identity():
-    found = modes.Modes(np.zeros((1, 2)), np.zeros(1), np.ones(2))
+    found = modes.Modes(np.zeros((1, 2)), np.zeros(1), np.ones((1, 2)))
     factor, words = modes.whitening(lambda free: (0.0, np.full(2, np.nan)), found, PAIR)
     np.testing.assert_array_equal(factor, np.eye(2))
     assert "not finite" in words
@@ -231,14 +232,14 @@ def test_a_curvature_that_is_not_finite_leaves_the_identity():
 
 def test_curvature_is_that_of_the_density():
     precision = np.array([[4.0, 1.0], [1.0, 9.0]])
-    found = modes.Modes(np.array([[0.5, -2.0]]), np.zeros(1), np.ones(2))
+    found = modes.Modes(np.array([[0.5, -2.0]]), np.zeros(1), np.ones((1, 2)))
     factor, _ = modes.whitening(lambda free: (0.0, precision @ (free - found.free[0])), found, PAIR)
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(precision), rtol=1e-8)
 
 
 def test_curvature_is_averaged_over_points():
     points = np.array([[0.0, 1.0], [2.0, -1.0], [0.5, 3.0]])
-    found = modes.Modes(points[:1], np.zeros(1), np.ones(2))
+    found = modes.Modes(points[:1], np.zeros(1), np.ones((1, 2)))
     factor, words = modes.whitening(lambda free: (0.0, free + free**3), found, PAIR, points)
     np.testing.assert_allclose(factor @ factor.T, np.diag(1 / np.mean(1 + 3 * points**2, axis=0)), rtol=1e-6)
     assert "averaged over 3 labellings" in words
@@ -327,4 +328,4 @@ def test_where_rounding_matters_the_chains_run_again_in_double():
 def test_variances_that_rounding_left_negative_are_not_used(monkeypatch):
     end = optimize.OptimizeResult(x=np.zeros(2), fun=1.0, hess_inv=np.diag([4.0, -1.0]))
     monkeypatch.setattr(optimize, "minimize", lambda *args, **options: end)
-    np.testing.assert_array_equal(modes.find_modes(None, np.zeros((1, 2))).spread, [2.0, 1.0])
+    np.testing.assert_array_equal(modes.find_modes(None, np.zeros((1, 2))).spread, [[2.0, 1.0]])
