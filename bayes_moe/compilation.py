@@ -20,8 +20,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import threads
-
-TRACING = threading.RLock()  # NumPyro's handler stack is global: trace in one thread at a time
+from bayes_moe.tracing import TRACING
 
 # One thread for each program: our threads run chains and fits side by side, and splitting loops of microseconds costs
 # more than it saves. Wide vectors where the processor has them.
@@ -44,7 +43,7 @@ def compiled(function: Callable, *args: object) -> Callable:
     """
     leaves, structure = jax.tree.flatten(args)
     avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (function, structure, avals, jax.config.jax_enable_x64, jax.config.jax_default_device)
+    key = (function, structure, avals, *threads.settings())
     with _TABLE_LOCK:
         mine = key not in _TABLE
         future = _TABLE.setdefault(key, Future())

@@ -14,6 +14,16 @@ import jax
 from threadpoolctl import ThreadpoolController
 
 LIMIT = "BAYES_MOE_CORES"  # environment variable: the most cores that this process may use
+SCOPES = {  # what may be set for one thread, by ``with``, and what programs or their results depend on
+    "jax_enable_x64": jax.enable_x64,
+    "jax_default_device": jax.default_device,
+    "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_default_prng_impl": jax.default_prng_impl,
+    "jax_threefry_partitionable": jax.threefry_partitionable,
+    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
+    "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
+    "jax_debug_nans": jax.debug_nans,
+}
 _OWN = threading.local()  # of each thread: the events that say that its work is no longer wanted
 
 
@@ -33,15 +43,22 @@ def cores() -> int:
     return min(count, int(limit or count))
 
 
+def settings() -> tuple[object, ...]:
+    """Return JAX's settings in force in this thread, in the order of SCOPES."""
+    return tuple(getattr(jax.config, name) for name in SCOPES)
+
+
 def scoped[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the precision and the default device in force here, whatever thread calls it.
+    """Bind a function to the precision, device and other SCOPES in force here, whatever thread calls it.
 
     JAX's settings by ``with`` belong to one thread.
     """
-    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+    here = settings()
 
     def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.enable_x64(x64), jax.default_device(device):
+        with contextlib.ExitStack() as stack:
+            for scope, value in zip(SCOPES.values(), here, strict=True):
+                stack.enter_context(scope(value))
             return function(*args, **kwargs)
 
     return bound

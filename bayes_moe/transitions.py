@@ -15,8 +15,9 @@ from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import ParamInfo, potential_energy
 
 from bayes_moe.chains import LONGEST, Settings
-from bayes_moe.compilation import TRACING, ahead
+from bayes_moe.compilation import ahead
 from bayes_moe.modes import Layout, Model, layout, typed
+from bayes_moe.tracing import TRACING
 
 Refresh = Callable[..., HMCState]
 Kernel = tuple[Callable, Callable]

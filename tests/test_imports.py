@@ -18,7 +18,8 @@ SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMP
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
     ("threads",),
-    ("_numpyro", "compilation", "numerics", "blocks", "repulsion", "sparsity"),
+    ("_numpyro", "tracing"),
+    ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),
