@@ -26,7 +26,7 @@ from bayes_moe.bases import Basis, basis_named
 from bayes_moe.compilation import as_arrays
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
-from bayes_moe.moe import as_key
+from bayes_moe.keys import as_key
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve, warn_of_scale
 from bayes_moe.smooth import SmoothModel

@@ -47,6 +47,7 @@ from bayes_moe.data import (
 )
 from bayes_moe.experts import Frozen, Multinomial, Normal
 from bayes_moe.gates import Constant, Gaussian, Softmax
+from bayes_moe.keys import as_key
 from bayes_moe.likelihood import Likelihood
 from bayes_moe.parameters import Field, Params
 
@@ -281,15 +282,6 @@ class MoE(Likelihood):
         values = jax.tree.map(jnp.asarray, self.params(**params))
         x = np.asarray(self.gate.draw_x(x_key, values, n)).T
         return x, self.simulate(y_key, params, x)
-
-
-def as_key(rng_key: Array | int) -> Array:
-    """Take a JAX key as it is, or make one from an int."""
-    if isinstance(rng_key, (int, np.integer)) and not isinstance(rng_key, bool):
-        return jax.random.key(int(rng_key))
-    if isinstance(rng_key, jax.Array):
-        return rng_key
-    raise ValueError(f"rng_key must be a JAX key or an int, got {rng_key!r}. Pass rng_key=0, for instance.")
 
 
 # Compiled once for each model structure and shape; the model is an argument, never a closure.

@@ -23,7 +23,7 @@ from jax.tree_util import register_dataclass
 from bayes_moe import parameters
 from bayes_moe.data import check_response, float64
 from bayes_moe.indexed import IndexedObservations, check_covariates, check_index, check_range, check_size
-from bayes_moe.moe import as_key
+from bayes_moe.keys import as_key
 from bayes_moe.numerics import logsumexp
 from bayes_moe.parameters import Field, Params
 from bayes_moe.responses import Response

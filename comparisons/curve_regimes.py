@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import losses, varying_coefficient
-from bayes_moe.moe import as_key
+from bayes_moe.keys import as_key
 from bayes_moe.parameters import Params
 from comparisons.study import Regime
 

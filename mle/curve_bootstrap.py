@@ -13,6 +13,7 @@ from bayes_moe import threads
 from bayes_moe.compilation import jitted
 from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
+from bayes_moe.keys import as_generator
 from bayes_moe.varying import VaryingCoefficient, as_params
 from mle.curves import CurveFit
 from mle.local_em import own_level
@@ -27,9 +28,7 @@ def root_key(random_state: int | np.random.Generator | None) -> Array:
     ValueError
         If there is no ``random_state``.
     """
-    if random_state is None:
-        raise ValueError("random_state must be an int or a numpy Generator for the bootstrap, got None.")
-    return jax.random.key(int(np.random.default_rng(random_state).integers(2**31)))
+    return jax.random.key(int(as_generator(random_state, "the bootstrap").integers(2**31)))
 
 
 def check_replicates(replicates: object, level: float = 0.95) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from bayes_moe import parameters
 from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
+from bayes_moe.keys import as_generator
 from bayes_moe.varying import VaryingCoefficient
 
 SHARP = 0.3  # concentration of random soft responsibilities: below one, most are near 0 or 1
@@ -17,9 +18,7 @@ SHARP = 0.3  # concentration of random soft responsibilities: below one, most ar
 def check_random(n_init: object, random_state: object) -> np.random.Generator:
     """Check the number of starts, and make the generator that draws them."""
     check_count("n_init", n_init)
-    if random_state is None:
-        raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
-    return np.random.default_rng(random_state)
+    return as_generator(random_state, "random starts")
 
 
 def draw(model: VaryingCoefficient, data: IndexedObservations, n_init: int, rng: np.random.Generator) -> np.ndarray:

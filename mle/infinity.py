@@ -14,6 +14,7 @@ import numpy as np
 from bayes_moe import parameters, threads
 from bayes_moe.data import check_count, float64
 from bayes_moe.gates import Gaussian
+from bayes_moe.keys import as_generator
 from bayes_moe.moe import MoE
 from mle.certify import finish
 from mle.fit import REPLICATED, Fit, Start
@@ -82,7 +83,7 @@ def search(
         raise ValueError("moe must be a model of classes with a logistic gate: others' coefficients don't saturate.")
     objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)))
     objective.check_fit(np.asarray(parameters.flatten(moe.fields, fit.params)), fit.log_likelihood)
-    land, rng = Land(objective), np.random.default_rng(random_state)
+    land, rng = Land(objective), as_generator(random_state, "the search")
     with threads.one_blas_thread():
         free, value = _highest(land, _distinct(fit.starts), rng, patience)
         if not _above(value, fit.log_likelihood):

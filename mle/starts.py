@@ -8,6 +8,7 @@ import numpy as np
 
 from bayes_moe import parameters, threads
 from bayes_moe.data import check_count
+from bayes_moe.keys import as_generator
 from bayes_moe.moe import MoE
 from mle import responsibilities
 from mle.fit import Start
@@ -56,9 +57,7 @@ def draw(
         starts = np.array([parameters.flatten(moe.fields, moe.params(**values)) for values in given])
     else:
         check_count("n_init", n_init)
-        if random_state is None:
-            raise ValueError("random_state must be an int or a numpy Generator for random starts, got None.")
-        rng = np.random.default_rng(random_state)
+        rng = as_generator(random_state, "random starts")
         if closed(moe):
             starts = responsibilities.draw(objective, n_init, rng, init)
         elif init is not None:
