@@ -43,7 +43,7 @@ def compiled(function: Callable, *args: object) -> Callable:
     """
     leaves, structure = jax.tree.flatten(args)
     avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (function, structure, avals, *threads.settings())
+    key = (function, structure, avals, jax.config.jax_enable_x64, jax.config.jax_default_device)
     with _TABLE_LOCK:
         mine = key not in _TABLE
         future = _TABLE.setdefault(key, Future())

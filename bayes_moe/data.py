@@ -17,16 +17,19 @@ from jax import Array
 from jax.tree_util import register_dataclass
 from scipy import sparse
 
+from bayes_moe import threads
+
 
 def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Run a public function in double precision, without touching JAX's global setting.
+    """Run a public function in double precision, and BLAS in one thread, without touching JAX's global setting.
 
-    The scope belongs to the calling thread and ends with the call.
+    The precision's scope belongs to the calling thread and ends with the call; so does the limit of BLAS, unless others
+    hold it (:func:`bayes_moe.threads.one_blas_thread`).
     """
 
     @functools.wraps(function)
     def scoped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), threads.one_blas_thread():
             return function(*args, **kwargs)
 
     return scoped

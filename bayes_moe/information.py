@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from bayes_moe import parameters
+from bayes_moe.compilation import jitted
 from bayes_moe.data import Covariates, check_finite, check_real, check_weights, float64
 from bayes_moe.experts import Activation, activation_function
 from bayes_moe.moe import MoE
@@ -58,11 +59,10 @@ def fisher(moe: MoE, params: Params, x: object, weights: object | None = None) -
     total = np.zeros((len(free), len(free)))
     for start in range(0, covariates.n, CHUNK):
         part = jax.tree.map(lambda a, s=start: a[..., s : s + CHUNK], (covariates, share))
-        total += np.asarray(_fisher_sum(moe, free, *part))
+        total += np.asarray(jitted(_fisher_sum)(moe, free, *part))
     return total
 
 
-@jax.jit
 def _fisher_sum(moe: MoE, free: Array, covariates: Covariates, share: Array) -> Array:
     def log_probabilities(vector: Array) -> Array:
         return moe.log_class_probabilities(parameters.unflatten(moe.fields, vector), covariates)

@@ -13,7 +13,7 @@ import xarray as xr
 from jax import Array
 from tqdm import tqdm
 
-from bayes_moe import datatree, gibbs, sampler, transitions
+from bayes_moe import datatree, gibbs, sampler, threads, transitions
 from bayes_moe.chains import Settings
 from bayes_moe.compilation import as_arrays, memory_named
 from bayes_moe.data import Covariates, check_count, float64
@@ -27,6 +27,7 @@ __all__ = ["Mixture", "class_probabilities", "model", "sample"]
 
 
 @memory_named()
+@threads.one_blas_thread()
 def sample(  # noqa: PLR0913 - one for each setting
     moe: MoE | Callable[..., None],
     x: object,

@@ -14,16 +14,6 @@ import jax
 from threadpoolctl import ThreadpoolController
 
 LIMIT = "BAYES_MOE_CORES"  # environment variable: the most cores that this process may use
-SCOPES = {  # what may be set for one thread, by ``with``, and what programs or their results depend on
-    "jax_enable_x64": jax.enable_x64,
-    "jax_default_device": jax.default_device,
-    "jax_default_matmul_precision": jax.default_matmul_precision,
-    "jax_default_prng_impl": jax.default_prng_impl,
-    "jax_threefry_partitionable": jax.threefry_partitionable,
-    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion,
-    "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
-    "jax_debug_nans": jax.debug_nans,
-}
 _OWN = threading.local()  # of each thread: the events that say that its work is no longer wanted
 
 
@@ -43,22 +33,15 @@ def cores() -> int:
     return min(count, int(limit or count))
 
 
-def settings() -> tuple[object, ...]:
-    """Return JAX's settings in force in this thread, in the order of SCOPES."""
-    return tuple(getattr(jax.config, name) for name in SCOPES)
-
-
 def scoped[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the precision, device and other SCOPES in force here, whatever thread calls it.
+    """Bind a function to the precision and the default device in force here, whatever thread calls it.
 
     JAX's settings by ``with`` belong to one thread.
     """
-    here = settings()
+    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
 
     def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        with contextlib.ExitStack() as stack:
-            for scope, value in zip(SCOPES.values(), here, strict=True):
-                stack.enter_context(scope(value))
+        with jax.enable_x64(x64), jax.default_device(device):
             return function(*args, **kwargs)
 
     return bound
@@ -116,22 +99,24 @@ class _Blas:
     lock, holders, limits = threading.Lock(), 0, []
 
 
-@functools.lru_cache(maxsize=1)
-def _blas(modules: int) -> ThreadpoolController:
-    """Find the BLAS libraries, again when more modules are loaded: to look takes as long as a thousand gradients."""
-    return ThreadpoolController().select(user_api="blas")
+@functools.lru_cache(maxsize=2)
+def _libraries(kind: str, modules: int) -> ThreadpoolController:
+    """Find the libraries, again when more modules are loaded: to look takes as long as a thousand gradients."""
+    return ThreadpoolController().select(user_api=kind)
 
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS at one thread: on tiny matrices waking its other threads takes ten times longer; a decorator too.
 
-    The limit is the process's: it ends with the last of the blocks of code, in whatever threads, that hold it.
+    The rounding of sums hangs on how many threads add them up: whatever is random or climbs holds this from its door to
+    its end, so that results are the same alone, beside others, and on any number of cores. The limit is the process's:
+    it ends with the last of the blocks of code, in whatever threads, that hold it.
     """
     with _Blas.lock:
         _Blas.holders += 1
-        blas = _blas(len(sys.modules))
-        if any(library["num_threads"] > 1 for library in blas.info()):
+        blas = _libraries("blas", len(sys.modules))
+        if any(library.num_threads > 1 for library in blas.lib_controllers):
             _Blas.limits.append(blas.limit(limits=1))  # again where another library was loaded since
     try:
         yield
@@ -140,3 +125,10 @@ def one_blas_thread() -> Iterator[None]:
             _Blas.holders -= 1
             while not _Blas.holders and _Blas.limits:
                 _Blas.limits.pop().restore_original_limits()
+
+
+@contextlib.contextmanager
+def one_openmp_thread() -> Iterator[None]:
+    """Hold OpenMP, in which scikit-learn adds up, at one thread, for what the calling thread does; see above why."""
+    with _libraries("openmp", len(sys.modules)).limit(limits=1):
+        yield

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bayes_moe import parameters
+from bayes_moe import parameters, threads
 from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.keys import as_generator
@@ -79,7 +79,8 @@ def _kmeans(rows: np.ndarray, components: int, rng: np.random.Generator) -> np.n
     from sklearn.cluster import KMeans  # noqa: PLC0415 - half a second that other models need not wait
 
     distinct = min(components, len(np.unique(rows, axis=0)))  # scikit-learn warns where there are fewer
-    labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
+    with threads.one_openmp_thread():
+        labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
     return np.arange(components)[:, None] == labels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from bayes_moe import parameters
+from bayes_moe import parameters, threads
 from mle.m_steps import COLLAPSED, Collapse, maximise_closed
 from mle.objective import Objective
 
@@ -80,7 +80,8 @@ def _kmeans(objective: Objective, rng: np.random.Generator) -> np.ndarray:
 
     experts, rows = objective.moe.gate.experts, _rows(objective)
     distinct = min(experts, len(np.unique(rows, axis=0)))  # scikit-learn warns where there are fewer
-    labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
+    with threads.one_openmp_thread():
+        labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
     return from_responsibilities(objective, np.arange(experts)[:, None] == labels)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from bayes_moe import contaminated, threads
-from mle import newton
+from bayes_moe import contaminated, nuts, threads, varying_coefficient
+from bayes_moe.data import float64
+from mle import kernel_em, newton
 
 
 def test_results_are_in_order_and_made_side_by_side():
@@ -136,12 +137,69 @@ def test_overlapping_holders_of_blas_leave_it_as_it_was():
 
 def test_a_blas_loaded_since_is_looked_for(monkeypatch):
     with threads.one_blas_thread():
-        looks = threads._blas.cache_info().misses
+        looks = threads._libraries.cache_info().misses
     with threads.one_blas_thread():
-        assert threads._blas.cache_info().misses == looks
+        assert threads._libraries.cache_info().misses == looks
     monkeypatch.setitem(sys.modules, "loaded_since", object())
     with threads.one_blas_thread():
-        assert threads._blas.cache_info().misses == looks + 1
+        assert threads._libraries.cache_info().misses == looks + 1
+
+
+class Stop(Exception):
+    """Raised where a test has seen enough."""
+
+
+def test_a_fit_holds_blas_from_door_to_end(monkeypatch):
+    """Matrices of a mode's curvature are rounded by how many threads BLAS has: alone and beside others the same."""
+    seen = []
+
+    def look(*args, **named):
+        seen.append(blas_threads())
+        raise Stop
+
+    monkeypatch.setattr(nuts.transitions, "compile_ahead", lambda *args: None)
+    monkeypatch.setattr(nuts.sampler, "run", look)
+    monkeypatch.setattr(newton.starting, "run_all", look)
+    monkeypatch.setattr(kernel_em, "make_plan", look)
+    x, y = np.random.default_rng(0).normal(size=(30, 1)), np.arange(30) % 2
+    moe, varying = contaminated([[-1.0], [1.0]]), varying_coefficient("normal", components=1)
+    with threadpool_limits(2, user_api="blas"):
+        for fit in (
+            lambda: nuts.sample(moe, x, y, rng_key=0, progress_bar=False),
+            lambda: newton.fit(moe, x, y, n_init=1, random_state=0),
+            lambda: kernel_em.fit(varying, x, x, x[:, 0], y, h=0.5, grid=3, random_state=0),
+        ):
+            with pytest.raises(Stop):
+                fit()
+            assert blas_threads() == {2}
+    assert seen == [{1}] * 3
+
+
+def test_the_rounding_of_large_matrices_does_not_change_beside_a_fit():
+    matrix = np.random.default_rng(0).normal(size=(300, 300))
+
+    @float64
+    def inner():
+        return np.linalg.eigh(matrix + matrix.T)[1]
+
+    with threadpool_limits(2, user_api="blas"):
+        alone = inner()
+        with threads.one_blas_thread():
+            np.testing.assert_array_equal(inner(), alone)
+
+
+def test_openmp_is_held_in_the_calling_thread_alone():
+    from sklearn.cluster import KMeans
+
+    rows = np.random.default_rng(0).normal(size=(5000, 3))
+
+    def centres():
+        return KMeans(3, n_init=1, random_state=0).fit(rows).cluster_centers_
+
+    with threadpool_limits(2, user_api="openmp"), threads.one_openmp_thread():
+        held = centres()
+    with threadpool_limits(1, user_api="openmp"):
+        np.testing.assert_array_equal(held, centres())
 
 
 def test_cores_have_a_limit_of_the_users(monkeypatch):
