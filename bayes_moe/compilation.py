@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import os
-import platform
+import gc
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -15,11 +14,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax import Array
+from jax.experimental.compilation_cache import compilation_cache
 
-from bayes_moe import threads
+from bayes_moe import compile_cache, threads
 from bayes_moe.tracing import TRACING
 
 # One thread for each program: our threads run chains and fits side by side, and splitting loops of microseconds costs
@@ -27,6 +26,10 @@ from bayes_moe.tracing import TRACING
 OPTIONS = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_prefer_vector_width": 512}
 
 KEPT = 256  # executables
+MAPS = Path("/proc/self/maps")  # what a process maps into its memory: hundreds of pieces for each executable
+LIMIT = Path("/proc/sys/vm/max_map_count")  # beyond which the next compilation would abort the process
+SHARE = 0.3  # of the limit, at which executables are dropped: compilations go on in other threads meanwhile
+SPARED = 50  # times as long as counting them takes nobody counts again
 _TABLE: OrderedDict[tuple, Future] = OrderedDict()
 _TABLE_LOCK = threading.Lock()
 
@@ -57,7 +60,12 @@ def compiled(function: Callable, *args: object) -> Callable:
             with _TABLE_LOCK:
                 _TABLE.pop(key, None)
             future.set_exception(error)
-    return future.result()
+    try:
+        return future.result()
+    except (KeyboardInterrupt, SystemExit, threads.Cancelled):  # meant for the thread that compiled
+        if mine:
+            raise
+    return compiled(function, *args)
 
 
 def as_arrays(tree: object) -> object:
@@ -75,10 +83,53 @@ def as_arrays(tree: object) -> object:
 
 
 def forget() -> None:
-    """Drop every executable: the system maps only so many in one process, a few thousand programs."""
+    """Drop every executable, ours and JAX's own: who uses one keeps it till then, and who wants it compiles anew."""
     with _TABLE_LOCK:
-        _TABLE.clear()
+        for key in [key for key, future in _TABLE.items() if future.done()]:
+            del _TABLE[key]
     jax.clear_caches()
+    gc.collect()
+
+
+class _Room:
+    """When to count again."""
+
+    lock, due = threading.Lock(), 0.0
+
+
+def make_room(*, look: bool = False) -> None:
+    """Drop executables where there are so many that the system would soon map no more, which ends a process.
+
+    Parameters
+    ----------
+    look : bool
+        Count now, before a compilation; else only when some time has passed, as where JAX compiles by itself.
+    """
+    if not look and time.monotonic() < _Room.due:
+        return
+    if _Room.lock.acquire(blocking=look):
+        try:
+            began = time.monotonic()
+            if _maps() > SHARE * _most_maps():
+                forget()
+            _Room.due = time.monotonic() + max(0.2, SPARED * (time.monotonic() - began))
+        finally:
+            _Room.lock.release()
+
+
+def _maps() -> int:
+    try:
+        return MAPS.read_bytes().count(b"\n")
+    except OSError:  # no Linux: no such limit
+        return 0
+
+
+@functools.cache
+def _most_maps() -> float:
+    try:
+        return int(LIMIT.read_text())
+    except OSError:
+        return 65_530
 
 
 @functools.cache
@@ -87,20 +138,24 @@ def jitted(function: Callable) -> Callable:
 
     Not for NumPyro models, which must be traced one at a time.
     """
-    _use_cache_on_disk()
-    return jax.jit(function, compiler_options=_accepted_options())
+    program = jax.jit(function, compiler_options=_accepted_options())
+
+    @functools.wraps(function)
+    def call(*args: object) -> object:
+        make_room()
+        _keep_on_disk()
+        return program(*args)
+
+    return call
 
 
 def ahead(*wanted: tuple) -> None:
-    """Begin to compile, in other threads, what will be needed soon: tuples (function, *args) for :func:`compiled`."""
+    """Begin to compile, in other threads, what will be needed soon: tuples (function, *args) for :func:`compiled`.
 
-    @threads.scoped
-    def compile_quietly(function: Callable, *args: object) -> None:
-        with contextlib.suppress(Exception):  # whoever needs it will meet the error
-            compiled(function, *args)
-
+    Whoever needs it will meet the error that one ends in.
+    """
     for function, *args in wanted:
-        threading.Thread(target=compile_quietly, args=(function, *args), daemon=True).start()
+        threads.beside(compiled, function, *args)
 
 
 @contextlib.contextmanager
@@ -124,11 +179,46 @@ def memory_named() -> Iterator[None]:
 
 
 def _compile(function: Callable, avals: tuple) -> Callable:
+    make_room(look=True)
     with TRACING:
+        threads.heed()
         lowered = jax.jit(function).lower(*avals)
-        _use_cache_on_disk()
         options = _accepted_options()
+    threads.heed()
+    _keep_on_disk()
     return lowered.compile(compiler_options=options)
+
+
+class _Disk:
+    """Whether it is settled, for the fits that run now, where JAX keeps executables, and where it does by our doing."""
+
+    settled, folder = False, None
+
+
+def _keep_on_disk() -> None:
+    """Keep executables for later processes until the last fit that runs now ends, unless the user's JAX has a cache.
+
+    The folder is a setting of the process, which no fit may leave behind: see :mod:`bayes_moe.compile_cache`.
+    """
+    if not _Disk.settled:
+        threads.until_last(_settle)
+
+
+def _settle() -> Callable[[], None]:
+    if not _Disk.settled:
+        _Disk.settled = True
+        if jax.config.jax_compilation_cache_dir is None and (folder := compile_cache.folder()):
+            _Disk.folder = str(folder)
+            compilation_cache.reset_cache()  # JAX looks for a folder once
+            jax.config.update("jax_compilation_cache_dir", _Disk.folder)
+    return _unsettle
+
+
+def _unsettle() -> None:
+    mine, _Disk.folder, _Disk.settled = _Disk.folder, None, False
+    if mine is not None and jax.config.jax_compilation_cache_dir == mine:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
 
 
 @functools.cache
@@ -139,32 +229,3 @@ def _accepted_options() -> dict[str, object]:
     except jax.errors.JaxRuntimeError:
         return {}
     return OPTIONS
-
-
-@functools.cache
-def _use_cache_on_disk() -> None:
-    """Keep executables for later processes, unless the user has a cache or BAYES_MOE_CACHE is "off".
-
-    The folder is this user's alone, and named after the processor and the compiler: an executable made for another
-    processor could crash. Losing it costs time only.
-    """
-    where = os.environ.get("BAYES_MOE_CACHE", "")
-    if jax.config.jax_compilation_cache_dir is not None or where == "off":
-        return
-    home = Path(where or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bayes-moe")
-    folder = home / f"xla-{jaxlib.__version__}-{_processor()}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:  # a read-only home: compile anew each time
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def _processor() -> str:
-    """Short hash of what the processor can do."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        known = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    except OSError:
-        known = [platform.processor()]
-    return hashlib.sha256("\n".join([platform.machine(), *known]).encode()).hexdigest()[:12]

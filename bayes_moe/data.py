@@ -18,6 +18,7 @@ from jax.tree_util import register_dataclass
 from scipy import sparse
 
 from bayes_moe import threads
+from bayes_moe.compilation import make_room
 
 
 def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
@@ -30,6 +31,7 @@ def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def scoped(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.enable_x64(True), threads.one_blas_thread():
+            make_room()
             return function(*args, **kwargs)
 
     return scoped

@@ -27,7 +27,6 @@ __all__ = ["Mixture", "class_probabilities", "model", "sample"]
 
 
 @memory_named()
-@threads.one_blas_thread()
 def sample(  # noqa: PLR0913 - one for each setting
     moe: MoE | Callable[..., None],
     x: object,
@@ -110,7 +109,7 @@ def sample(  # noqa: PLR0913 - one for each setting
     settings = Settings(num_warmup, num_samples, num_chains, target_accept_prob, max_tree_depth, dense_mass, sweeps)
     _check(settings, init, until_ess, dtype)
     key_shape = jax.eval_shape(lambda: as_key(rng_key))
-    with jax.enable_x64(dtype != "float32"):
+    with jax.enable_x64(dtype != "float32"), threads.one_blas_thread():
         target, prepare, model, model_args = _problem(moe, x, y, prior)
         shapes = jax.eval_shape(prepare, model_args)
         gibbs.check(moe, shapes, sweeps)

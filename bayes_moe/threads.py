@@ -82,8 +82,29 @@ def each[T, R](function: Callable[[T], R], items: Iterable[T], workers: int | No
         return [future.result() for future in futures]
 
 
+class _Ended:
+    """Set once the program has ended and Python waits for its threads."""
+
+    def is_set(self) -> bool:
+        return not threading.main_thread().is_alive()
+
+
+def beside(function: Callable[..., object], *args: object) -> None:
+    """Run a function in a thread of its own, for later, in the caller's precision; what it raises is lost.
+
+    Python waits for it before it ends, since compiled code, or the compiler, crashes without it: so it should heed.
+    """
+
+    def quietly() -> None:
+        _OWN.stops = (_Ended(),)
+        with contextlib.suppress(Exception):
+            function(*args)
+
+    threading.Thread(target=scoped(quietly)).start()
+
+
 def heed() -> None:
-    """End this thread's work if it is :func:`each`'s, at any depth, and no longer wanted.
+    """End this thread's work if it is :func:`each`'s, at any depth, or :func:`beside`, and no longer wanted.
 
     Raises
     ------
@@ -93,10 +114,10 @@ def heed() -> None:
         raise Cancelled
 
 
-class _Blas:
-    """The limits that were set, and how many blocks of code hold them."""
+class _Held:
+    """How many blocks of code hold settings of the process, and what will undo these."""
 
-    lock, holders, limits = threading.Lock(), 0, []
+    lock, holders, undo = threading.Lock(), 0, []
 
 
 @functools.lru_cache(maxsize=2)
@@ -113,18 +134,26 @@ def one_blas_thread() -> Iterator[None]:
     its end, so that results are the same alone, beside others, and on any number of cores. The limit is the process's:
     it ends with the last of the blocks of code, in whatever threads, that hold it.
     """
-    with _Blas.lock:
-        _Blas.holders += 1
+    with _Held.lock:
+        _Held.holders += 1
         blas = _libraries("blas", len(sys.modules))
         if any(library.num_threads > 1 for library in blas.lib_controllers):
-            _Blas.limits.append(blas.limit(limits=1))  # again where another library was loaded since
+            limit = blas.limit(limits=1)  # again where another library was loaded since
+            _Held.undo.append(limit.restore_original_limits)
     try:
         yield
     finally:
-        with _Blas.lock:
-            _Blas.holders -= 1
-            while not _Blas.holders and _Blas.limits:
-                _Blas.limits.pop().restore_original_limits()
+        with _Held.lock:
+            _Held.holders -= 1
+            while not _Held.holders and _Held.undo:
+                _Held.undo.pop()()
+
+
+def until_last(setting: Callable[[], Callable[[], None]]) -> None:
+    """Make a setting of the process where a fit runs, and undo it, by what it returns, with the last of the fits."""
+    with _Held.lock:
+        if _Held.holders:
+            _Held.undo.append(setting())
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from types import ModuleType
 
 from numpyro import primitives
 
-from bayes_moe.threads import Cancelled
+from bayes_moe import threads
 
 STACK = "_PYRO_STACK"  # NumPyro's active handlers: one list for the whole process
-WAIT = 0.5  # seconds between two looks whether the interpreter is ending
+WAIT = 0.5  # seconds between two looks whether this is still wanted
 
 
 class _Stack(UserList):
@@ -50,8 +50,7 @@ class Isolation:
 
     def __enter__(self) -> None:
         while not self._lock.acquire(timeout=WAIT):
-            if not threading.main_thread().is_alive():
-                raise Cancelled
+            threads.heed()
         try:
             stack = getattr(primitives, STACK)
             self._before.append(stack)

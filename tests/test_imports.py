@@ -18,7 +18,7 @@ SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMP
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
     ("threads",),
-    ("_numpyro", "tracing", "keys"),
+    ("_numpyro", "tracing", "keys", "compile_cache"),
     ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
