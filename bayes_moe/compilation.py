@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.experimental.compilation_cache import compilation_cache
 
-from bayes_moe import compile_cache, threads
+from bayes_moe import compile_cache, flags, threads
 from bayes_moe.tracing import TRACING
 
 # One thread for each program: our threads run chains and fits side by side, and splitting loops of microseconds costs
@@ -46,7 +46,7 @@ def compiled(function: Callable, *args: object) -> Callable:
     """
     leaves, structure = jax.tree.flatten(args)
     avals = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    key = (function, structure, avals, jax.config.jax_enable_x64, jax.config.jax_default_device)
+    key = (function, structure, avals, jax.config.jax_enable_x64, jax.config.jax_default_device, flags.in_force())
     with _TABLE_LOCK:
         mine = key not in _TABLE
         future = _TABLE.setdefault(key, Future())

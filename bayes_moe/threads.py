@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import jax
 from threadpoolctl import ThreadpoolController
 
+from bayes_moe import flags
+
 LIMIT = "BAYES_MOE_CORES"  # environment variable: the most cores that this process may use
 _OWN = threading.local()  # of each thread: the events that say that its work is no longer wanted
 
@@ -34,14 +36,14 @@ def cores() -> int:
 
 
 def scoped[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the precision and the default device in force here, whatever thread calls it.
+    """Bind a function to the precision, default device and :mod:`flags` in force here, whatever thread calls it.
 
     JAX's settings by ``with`` belong to one thread.
     """
-    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+    x64, device, others = jax.config.jax_enable_x64, jax.config.jax_default_device, flags.in_force()
 
     def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.enable_x64(x64), jax.default_device(device):
+        with jax.enable_x64(x64), jax.default_device(device), flags.again(others):
             return function(*args, **kwargs)
 
     return bound

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayes_moe import threads
+from bayes_moe import flags, threads
 from bayes_moe.data import float64
 from comparisons import estimators
 from comparisons.recipe import Recipe
@@ -85,6 +85,7 @@ def failure(status: str, error: str) -> dict[str, object]:
     return {"status": status, "error": error}
 
 
+@flags.defaults()
 @float64
 @threads.one_blas_thread()  # the rounding of sums hangs on how many threads BLAS has
 def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -172,6 +173,7 @@ def _machine() -> dict[str, object]:
         "machine": platform.machine(),
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 
 

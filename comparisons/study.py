@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from bayes_moe import MoE
+from bayes_moe import MoE, flags
 from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
 from comparisons.estimators import ESTIMATORS, Estimator
@@ -80,6 +80,7 @@ class Regime:
         return [name for name in self.moe.fields if name in self.exponents] or list(self.exponents)
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - regimes live as long as the process
+    @flags.defaults()
     def fingerprint(self, n: int) -> dict[str, object]:
         """Truth at n, and what the model says there of a few points: a regime with another model is another regime."""
         truth = self.truth(n)
@@ -222,6 +223,7 @@ class Study:
             "replicate": cell.replicate,
             "estimator": cell.estimator,
             "settings": dict(self.settings[cell.estimator]),
+            **({"flags": unusual} if (unusual := flags.unusual()) else {}),
         }
 
     def data_key(self, cell: Cell) -> Array:
@@ -232,6 +234,7 @@ class Study:
         """Key of what is random in a cell's fit."""
         return key_of([self.seed, "fit", self.identity(cell)])
 
+    @flags.defaults()
     def data(self, cell: Cell) -> tuple[object, np.ndarray, dict[str, np.ndarray]]:
         """Covariates (the regime's, the gate's own, or standard normal), responses and truth of a cell."""
         regime, key = self.regime(cell.regime), self.data_key(cell)
@@ -256,9 +259,10 @@ def digest(identity: object) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+@flags.defaults()
 def key_of(identity: object) -> Array:
-    """JAX key derived from an identity: independent of order, workers and retries."""
-    words = np.frombuffer(bytes.fromhex(digest(identity)), dtype=np.uint32)
+    """JAX key derived from an identity: independent of order, workers, retries and JAX's settings."""
+    words = np.frombuffer(bytes.fromhex(digest(identity)), dtype="<u4")
     key = jax.random.key(0)
     for word in words[:4]:
         key = jax.random.fold_in(key, word)

@@ -17,6 +17,7 @@ SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMP
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
+    ("flags",),
     ("threads",),
     ("_numpyro", "tracing", "keys", "compile_cache"),
     ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
