@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import copy
 import faulthandler
 import functools
 import importlib.metadata
@@ -25,11 +27,12 @@ import numpy as np
 
 from bayes_moe import flags, threads
 from bayes_moe.data import float64
-from comparisons import estimators
+from comparisons import contract, estimators
 from comparisons.recipe import Recipe
-from comparisons.study import Cell, Regime, Study
+from comparisons.study import Cell, Regime, Study, digest
 
 PACKAGES = ("bayes-moe", "jax", "jaxlib", "numpy", "numpyro", "scipy")
+MESSAGE = 2000  # characters of an error's message that are kept
 MEBIBYTE = 2**20 if sys.platform == "darwin" else 2**10  # in the units in which the system counts memory
 
 
@@ -44,11 +47,14 @@ class Outcome(NamedTuple):
         Where, when and with what it was computed.
     draws : dict of str to ndarray, or None
         Where they are to be kept.
+    key : str
+        Key of the cell as this process makes it; empty where it could not be made.
     """
 
     payload: dict[str, object]
     provenance: dict[str, object]
     draws: dict[str, np.ndarray] | None = None
+    key: str = ""
 
 
 def run(source: Study | Recipe, cell: Cell, *, timeout: float | None = None, keep_draws: bool = False) -> Outcome:
@@ -68,12 +74,29 @@ def run(source: Study | Recipe, cell: Cell, *, timeout: float | None = None, kee
     began = time.perf_counter()
     try:
         payload, draws = _fit(study, cell)
-    except (Exception, SystemExit) as error:  # any fault of one cell is recorded and must not stop the others
-        payload, draws = failure("error", f"{type(error).__name__}: {error}"), None
+    except BaseException as error:  # any fault of one cell is recorded and must not stop the others
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # Ctrl-C comes to no other thread: there an estimator raised it
+        payload, draws = failure("error", _said(error)), None
     finally:
         if timeout is not None:
             faulthandler.cancel_dump_traceback_later()
-    return Outcome(payload, provenance(time.perf_counter() - began), draws if keep_draws else None)
+    about = provenance(time.perf_counter() - began)
+    return Outcome(payload, about, draws if keep_draws else None, _key(study, cell))
+
+
+def _said(error: BaseException) -> str:
+    """Class and message of an error, which may not be able to say it."""
+    try:
+        return f"{type(error).__name__}: {error}"[:MESSAGE].encode(errors="replace").decode()
+    except Exception:
+        return f"{type(error).__name__}, whose message can't be read"
+
+
+def _key(study: Study, cell: Cell) -> str:
+    with contextlib.suppress(Exception):  # a truth that fails is the cell's fault, and recorded
+        return digest(study.identity(cell))
+    return ""
 
 
 _NOWHERE = open(os.devnull, "w")  # faulthandler wants a file that stays open
@@ -91,8 +114,11 @@ def failure(status: str, error: str) -> dict[str, object]:
 def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     x, y, truth = study.data(cell)
     regime = study.regime(cell.regime)
-    problem = estimators.Problem(regime.moe, x, y, truth)
-    estimate = study.estimators[cell.estimator](problem, study.fit_key(cell), study.settings[cell.estimator])
+    # An estimator gets copies: what it does to them must not change what it is measured against, nor the next cell.
+    problem = estimators.Problem(regime.moe, x, y, copy.deepcopy(truth))
+    settings = copy.deepcopy(dict(study.settings[cell.estimator]))
+    made = study.estimators[cell.estimator](problem, study.fit_key(cell), settings)
+    estimate = contract.check(made, cell.estimator, regime, truth)
     with np.errstate(over="ignore", invalid="ignore"):  # a warning would only repeat the error below
         measured = measure(regime, estimate.draws, truth)
     if lost := [name for name, value in measured.items() if not math.isfinite(value)]:
@@ -104,7 +130,7 @@ def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndar
 
 def _plain(payload: dict[str, object]) -> dict[str, object]:
     """Payload in the types that JSON has, arrays and their scalars among them."""
-    return json.loads(json.dumps(payload, default=_listed))
+    return json.loads(json.dumps(payload, default=_listed, ensure_ascii=False).encode())  # UTF-8, or an error
 
 
 def _listed(value: object) -> object:

@@ -176,6 +176,11 @@ class _Runner:
         return Outcome(one_cell.failure(status, error), one_cell.provenance(seconds))
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
+        if outcome.key not in ("", self.store.key(cell)):
+            raise EngineError(
+                f"a worker made another cell than was asked for ({cell}): its version of bayes-moe, of the study or of "
+                "JAX's settings (JAX_... in its environment) is not this process's. Start the workers as this command."
+            )
         if outcome.draws is not None:
             self._keep_draws(cell, outcome)
         self.store.write(cell, outcome.payload, outcome.provenance)

@@ -10,11 +10,10 @@ from bayes_moe import flags, threads
 from comparisons import catalogue, cell
 from comparisons.study import Cell, Study, key_of
 
-STUDIES = {name: catalogue.STUDIES[name](True) for name in ("quickstart", "gaussian-gated-m1", "vc-sim2")}
+STUDIES = {name: catalogue.STUDIES[name](True) for name in ("quickstart", "vc-sim2")}
 # The key of a fit and the first covariates under JAX's defaults, as results of earlier versions have them.
 KNOWN = {
     "quickstart": ([3631262774, 2284407714], [2.3549420678607746, -0.7316124073122859]),
-    "gaussian-gated-m1": ([1365047004, 945367957], [0.07469121491939303, 0.6907562554912381]),
     "vc-sim2": ([31422909, 3089456940], [0.8051741298241895, -0.007578181682458889]),
 }
 OTHERS = {  # what a user may have set
