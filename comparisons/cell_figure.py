@@ -46,7 +46,9 @@ def figure(records: Records) -> Figure | None:
     atoms = sorted({r["atoms"] for r in records})
     handles = [_mark(count) for count in atoms]
     handles.append(Line2D([], [], color="0.5", marker="|", ms=9, mew=3, ls="", label="theorem"))
-    page.suptitle("Slopes of mean errors by atoms in the Voronoi cell (bars: 95%)", fontsize=10)
+    page.suptitle(
+        "Slopes of mean errors by atoms in the Voronoi cell (bars: 95%; none where tails are too heavy)", fontsize=10
+    )
     page.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     return page
 
@@ -60,8 +62,8 @@ def _panel(axis: Axes, records: Records) -> None:
         axis.plot([r["theory"]], [place], marker="|", ms=9, mew=3, color="0.5", alpha=0.7, zorder=0)
     labels = [_label(str(r["parameter"])) for r in mine]
     axis.set_yticks(range(len(mine)), labels, fontsize=8)
-    ends = np.array([[r["low"], r["high"]] for r in mine])
-    axis.set(ylim=(len(mine) - 0.5, -0.5), xlim=(min(LIMITS[0], ends.min()), max(LIMITS[1], ends.max())))
+    ends = np.array([[r["slope"], r["low"], r["high"]] for r in mine])  # NaN where a slope has no interval
+    axis.set(ylim=(len(mine) - 0.5, -0.5), xlim=(min(LIMITS[0], np.nanmin(ends)), max(LIMITS[1], np.nanmax(ends))))
 
 
 def _label(title: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,8 @@ from scipy import stats
 
 from bayes_moe import information, losses, parameters
 from bayes_moe.data import float64
+from comparisons import tails
+from comparisons.slopes import Slope
 from comparisons.study import Regime
 
 RESAMPLES = 2000
@@ -30,50 +31,20 @@ STATISTICS: dict[str, Callable[..., np.ndarray]] = {
     "mean": np.mean,
     "rmse": lambda errors, axis=None: np.sqrt(np.mean(np.square(errors), axis=axis)),
 }
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Log-log slope with its 95% interval.
-
-    Parameters
-    ----------
-    value, low, high : float
-    se : float
-        Standard error.
-    df : float
-        Degrees of freedom of the interval's t distribution.
-    """
-
-    value: float
-    low: float
-    high: float
-    se: float = 0.0
-    df: float = np.inf
-
-    def covers(self, value: float) -> bool:
-        """Whether the interval holds a value."""
-        return self.low <= value <= self.high
-
-    def p_value(self, value: float) -> float:
-        """Two-sided p-value of the hypothesis that the slope is ``value``."""
-        if self.se == 0.0:
-            return float(self.value == value)
-        return float(2 * stats.t.sf(abs(self.value - value) / self.se, self.df))
-
-    def __str__(self) -> str:
-        """Format as ``-0.50 [-0.55, -0.44]``."""
-        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+POWERS = {"mean": 1, "rmse": 2}  # of errors, whose mean it is
 
 
 def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "median", seed: int = 0) -> Slope | None:
     """Ordinary least squares of the log of a summary of the errors on log n; None where a summary is zero.
 
-    The interval is the slope -+ t x its bootstrap standard error. Replicates are resampled within each size; degrees of
-    freedom are Satterthwaite's, so that a size counts for them by its share of the variance. On synthetic tables of 4
-    to 40 replicates it covers in 93 to 99% of trials; for means and root mean squares of heavy-tailed errors
-    (log-normal with sd 0.8) in 87 to 95%. One size with 2 replicates beside others with 40 lowers that to 86 to 90%,
-    and 82 to 88%.
+    The interval of a median is the slope -+ t x its bootstrap standard error. Replicates are resampled within each
+    size; degrees of freedom are Satterthwaite's, so that a size counts for them by its share of the variance. On
+    synthetic tables of 4 to 40 replicates it covers in 93 to 99% of trials, heavy tails or not; one size with 2
+    replicates beside others with 40 lowers that to 86 to 90%.
+
+    Means and root mean squares have the standard error of their influence, and as many of these as the tail of the
+    errors asks for: see :mod:`comparisons.tails`. Where the tail is too heavy, or errors are fewer than 40 in all, or
+    some size has one alone, there is no interval: its ends are NaN.
 
     Parameters
     ----------
@@ -88,6 +59,11 @@ def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "
     -------
     Slope or None
     """
+    if statistic in POWERS:
+        power = POWERS[statistic]
+        return _mean_slope(
+            sizes, [[e**power] for e in errors], [tails.influence(e**power) for e in errors], power, seed
+        )
     return _slope(sizes, errors, lambda table: np.log(STATISTICS[statistic](table, axis=-1)), seed)
 
 
@@ -106,13 +82,8 @@ def pooled_slope(sizes: Sequence[int], errors: Sequence[Sequence[np.ndarray]], s
     Slope or None
         As in :func:`slope`.
     """
-    tables = [np.array([[values.sum(), len(values)] for values in each]).T for each in errors]
-
-    def summary(table: np.ndarray) -> np.ndarray:
-        total, count = table.sum(axis=-1)
-        return np.log(total / count)
-
-    return _slope(sizes, tables, summary, seed)
+    means = [np.array([np.mean(values) for values in each]) for each in errors]
+    return _mean_slope(sizes, [[part] for part in means], [tails.pooled(each) for each in errors], 1, seed)
 
 
 def difference(
@@ -137,6 +108,10 @@ def difference(
     Slope or None
         As in :func:`slope`.
     """
+    if statistic in POWERS:
+        power = POWERS[statistic]
+        pairs = [[one**power, other**power] for one, other in zip(errors, others, strict=True)]
+        return _mean_slope(sizes, pairs, [tails.contrast(*pair) for pair in pairs], power, seed)
 
     def summary(table: np.ndarray) -> np.ndarray:
         ours, theirs = np.log(STATISTICS[statistic](table, axis=-1))
@@ -166,6 +141,25 @@ def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[f
         return value, 0.0, np.inf
     ratio = float(np.exp(stats.t.ppf(0.5 + LEVEL / 2, len(errors) - 1) * np.sqrt(variance)))
     return value, value / ratio, value * ratio
+
+
+def _mean_slope(
+    sizes: Sequence[int],
+    samples: Sequence[Sequence[np.ndarray]],
+    influences: Sequence[tails.Influence],
+    power: int,
+    seed: int,
+) -> Slope | None:
+    """Slope of (log of a mean of powers) / power; ``samples`` has, for each size, what has a tail to be judged."""
+    if not all(mean > 0 for mean, _ in influences):
+        return None
+    weights = _weights(sizes) / power
+    value = float(weights @ np.log([mean for mean, _ in influences]))
+    found = tails.margin(samples, influences, weights, LEVEL, seed)
+    if found is None:
+        return Slope.bare(value)
+    half, df = found
+    return Slope(value, value - half, value + half, half / float(stats.t.ppf(0.5 + LEVEL / 2, df)), df)
 
 
 LogSummary = Callable[[np.ndarray], np.ndarray]  # over the last axis, replicates, of tables (..., replicates)

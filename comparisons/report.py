@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 
 from comparisons import cell_figure, cell_rates, coverage, export, figures, optimisation, rates, summary
@@ -176,10 +177,15 @@ def _slope_line(r: dict) -> list[str]:
     sizes = f"{r['n_min']:,} to {r['n_max']:,}"
     found = rates.Slope(r["slope"], r["low"], r["high"])
     line = [r["regime"], r["parameter"], r["estimate"], sizes, str(r["replicates"]), str(found)]
-    line += [f"{r['theory']:+.3f}", f"{r['p_theory']:.2g}"]
+    line += [f"{r['theory']:+.3f}", _p_value(r["p_theory"])]
     return line + (
-        [f"{r['bound']:+.2f}", f"{r['p_bound']:.2g}", f"{r['over_bound']:.2f}"] if "bound" in r else ["", "", ""]
+        [f"{r['bound']:+.2f}", _p_value(r["p_bound"]), f"{r['over_bound']:.2f}"] if "bound" in r else ["", "", ""]
     )
+
+
+def _p_value(value: float) -> str:
+    """To read; nothing where the slope has no interval."""
+    return "" if np.isnan(value) else f"{value:.2g}"
 
 
 def _pairs(rows: summary.Rows, study: Study, ran: Sequence[Regime]) -> Table:
