@@ -16,8 +16,9 @@ from bayes_moe.data import float64
 from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
+from comparisons import knobs
 from comparisons.curve_regimes import GRID, HYPOTHESIS
-from comparisons.estimators import Estimate, Problem, account, ladder
+from comparisons.estimators import LADDER, SAMPLER, Estimate, Problem, account, ladder
 from mle import bands, curve_plan, glrt, kernel_em
 from mle.curves import CurveFit
 from mle.sandwich import standard_errors
@@ -28,6 +29,10 @@ UNBIASED = "less smooth, of the smoothed truth"
 OURS = ("undersmooth", "sandwiches", "bootstrap", "glrt", "from")  # settings that are not the fit's own
 
 
+FIT = knobs.keywords(kernel_em.fit, ("h", "size", "u_range", "grid", "random_state", "init"))
+
+
+@knobs.known(["h", "undersmooth", "sandwiches", "bootstrap", "glrt"], FIT)
 @float64
 def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """Kernel estimate with asymptotic bands at its bandwidth and below it, and on request bootstrap bands and the test.
@@ -46,6 +51,7 @@ def kernel(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> 
     return _estimate(fit, info)
 
 
+@knobs.known(["h", "glrt"], FIT)
 @float64
 def likelihood_ratio(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """Kernel estimate and nothing but the test, which ``glrt`` replicates bootstrap."""
@@ -54,6 +60,7 @@ def likelihood_ratio(problem: Problem, rng_key: Array, settings: Mapping[str, ob
     return _estimate(fit, tested(fit, settings["glrt"], rng))
 
 
+@knobs.known(["h", "from"], FIT)
 @float64
 def shrinking(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """Kernel estimate whose bandwidth is ``h`` at n = ``from`` and falls as n^-1/3."""
@@ -158,6 +165,7 @@ def judged(band: Bands, kind: str, truth: Params) -> dict[str, float]:
     return out
 
 
+@knobs.known(LADDER, ["basis", "n_init", *SAMPLER])
 @float64
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """Posterior of the curves, judged by the gate on label-free quantities; the estimate is its mean."""

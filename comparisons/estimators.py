@@ -22,6 +22,7 @@ from bayes_moe.data import float64
 from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
 from bayes_moe.varying import VaryingCoefficient
+from comparisons import knobs
 from mle import newton, profile, uncertainty
 
 Draws = dict[str, np.ndarray]
@@ -66,6 +67,7 @@ class Estimate:
 Estimator = Callable[[Problem, Array, Mapping[str, object]], Estimate]
 
 
+@knobs.known(["n_init", "bound"], ["profile"], near=["spread"])
 def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, near: bool = False) -> Estimate:
     """Maximum likelihood by Newton steps inside a box of half-width ``bound``.
 
@@ -107,8 +109,12 @@ def _moved(truth: Mapping[str, np.ndarray], spread: float, rng: np.random.Genera
 
 
 ATTEMPTS = 3  # rungs of the ladder; a study may set fewer
+LADDER = ("num_warmup", "num_samples")  # settings that it climbs
+GIVEN = (*LADDER, "rng_key", "prior", "init", "progress_bar", "log_likelihood", "posterior_predictive")
+SAMPLER = ("attempts", *knobs.keywords(nuts.sample, GIVEN))  # what else a study may set
 
 
+@knobs.known(LADDER, SAMPLER)
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
     moe, x, y, _ = problem

@@ -20,7 +20,8 @@ from bayes_moe.invariants import invariants
 from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
-from comparisons.estimators import Draws, Estimate, Estimator, Problem, account, credible, ladder
+from comparisons import knobs
+from comparisons.estimators import LADDER, SAMPLER, Draws, Estimate, Estimator, Problem, account, credible, ladder
 from mle import em, newton, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected
@@ -29,7 +30,8 @@ from mle.objective import Objective
 ATOM_SD = 0.005  # of the published starts' noise on c, a and b, times n^-.083
 VARIANCE_SD = 0.0005  # of that on Gamma and nu, times n^-.25
 SCORE = 1e-8  # of an observation, on average, at a maximum
-OURS = ("n_init", "max_iter", "tol", "thin", "prior_sd")  # settings of posteriors that are not NUTS's own
+EM = ("n_init", "max_iter", "tol")
+OURS = (*EM, "newton", "thin", "prior_sd")  # settings of posteriors that are not NUTS's own
 PROBES = 5  # observations at which the log density of each draw is looked at
 
 
@@ -64,6 +66,7 @@ def published_start(truth: Params, experts: int, n: int, rng: np.random.Generato
     return out
 
 
+@knobs.known(EM, ["newton"])
 def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, near: bool = False) -> Estimate:
     """EM from ``n_init`` data-driven starts, or published ones; at most ``max_iter`` steps, each to ``tol``.
 
@@ -110,6 +113,7 @@ def climb_all(
     return starts.run_all(climb, drawn)
 
 
+@knobs.known([*EM, "thin", "prior_sd", *LADDER], ["newton", *SAMPLER])
 def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) -> Estimate:
     """NUTS from EM modes, judged by the gate on label-invariant quantities; draws are relabelled (ECR).
 

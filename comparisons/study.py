@@ -17,6 +17,7 @@ from jax import Array
 from bayes_moe import MoE, flags
 from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
+from comparisons import checks
 from comparisons.estimators import ESTIMATORS, Estimator
 
 if TYPE_CHECKING:
@@ -50,12 +51,18 @@ class Regime:
         What theory says of each error: n to this power.
     scales : callable, optional
         From the truth to the size of each parameter, beside which its Cramér–Rao bound is set; without, there is none.
+        For models of classes.
     generator : MoE, optional
         What data are drawn from, where it is not what is fitted.
     draw : callable, optional
         From a key and n to covariates and responses, for models whose covariates are more than one array.
     assumptions : tuple of str
         What the settings take for granted, for the report.
+
+    Raises
+    ------
+    ValueError
+        For parts that do not fit together.
     """
 
     name: str
@@ -68,6 +75,15 @@ class Regime:
     generator: MoE | None = None
     draw: Callable[[Array, int], tuple[object, np.ndarray]] | None = None
     assumptions: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        """Refuse what can't be a regime."""
+        checks.regime(self)
+
+    @functools.lru_cache(maxsize=256)  # noqa: B019 - as below
+    def rehearse(self, sizes: tuple[int, ...]) -> None:
+        """Refuse truths, losses and scales that fail at these sizes."""
+        checks.losses(self, sizes)
 
     @property
     def source(self) -> MoE:
@@ -164,25 +180,10 @@ class Study:
 
     def __post_init__(self):
         """Refuse a plan that can't be run, before anything is."""
-        names = [regime.name for regime in self.regimes]
-        if len(set(names)) < len(names):
-            raise ValueError(f"regimes: each needs a name of its own, got {', '.join(names)}.")
-        for asked, given in (("sizes", "replicates"), ("sizes", "settings"), ("settings", "estimators")):
-            lacking = [name for name in getattr(self, asked) if name not in getattr(self, given)]
-            if lacking:
-                raise ValueError(f"{given} has no entry {lacking[0]!r}, which {asked} has. Add one.")
-        for name, sizes in self.sizes.items():
-            if not isinstance(sizes, Sequence) or not all(_counts(n, 2) for n in sizes):
-                raise ValueError(f"sizes[{name!r}] must be whole numbers (int) from 2 up in a tuple, got {sizes!r}.")
-        for name, counts in self.replicates.items():
-            several = counts.values() if isinstance(counts, Mapping) else [counts]
-            if not several or not all(_counts(count, 1) for count in several):
-                raise ValueError(f"replicates[{name!r}] must be a whole number (int) from 1 up, got {counts!r}.")
-        for name, settings in self.settings.items():
-            try:
-                json.dumps(dict(settings))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"settings[{name!r}] must be names and what JSON can write: {error}.") from None
+        checks.study(self)
+        sizes = tuple(sorted({n for sizes in self.sizes.values() for n in sizes}))
+        for regime in self.regimes:
+            regime.rehearse(sizes)
 
     def regime(self, name: str) -> Regime:
         """Look a regime up."""
@@ -247,11 +248,7 @@ class Study:
         with jax.enable_x64(True):
             x = np.asarray(jax.random.normal(x_key, (cell.n, regime.moe.gate.features)))
         truth = regime.truth(cell.n)
-        return x, regime.moe.simulate(y_key, truth, x), truth
-
-
-def _counts(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return x, regime.source.simulate(y_key, truth, x), truth
 
 
 def digest(identity: object) -> str:

@@ -223,7 +223,7 @@ def rows_of(regime, sizes, factor, count=20):
 @pytest.mark.parametrize("factor", [1.0, 1.3])
 def test_error_over_bound_is_read_off_size_by_size(factor):
     regime, sizes = catalogue.figure("fig3").regimes[0], (1000, 10**6)
-    study = Study("one", "one", (regime,), {"mle": sizes}, {"mle": 20}, {"mle": {}})
+    study = Study("one", "one", (regime,), {"mle": sizes}, {"mle": 20}, {"mle": catalogue.MLE})
     records = summary.efficiency(rows_of(regime, sizes, factor), study, ["rmse"])
     assert len(records) == len(sizes) * len(regime.moe.fields)
     for record in records:
