@@ -116,8 +116,10 @@ def run(  # noqa: PLR0913 - one for each option
     planned = set(plan.cells())
     _conclude(study, folder, rows, planned >= set(study.cells()))
     typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
-    statuses = [row["status"] for row in rows if Cell.of(row) in planned]
-    if statuses and all(status in FAILED for status in statuses):
+    lost = summary.lost([row for row in rows if Cell.of(row) in planned])
+    for line in lost:
+        typer.echo(line, err=True)
+    if lost:
         raise typer.Exit(1)
 
 

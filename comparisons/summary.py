@@ -142,6 +142,18 @@ def failures(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def lost(rows: Rows) -> list[str]:
+    """One line for each estimator that has no result at all in a regime, with the first reason."""
+    groups: dict[tuple[str, str], list[dict[str, object]]] = {}
+    for row in rows:
+        groups.setdefault((str(row["estimator"]), str(row["regime"])), []).append(row)
+    return [
+        f"Every fit of {estimator} in the regime {regime} failed ({len(mine)}). The first: {mine[0]['error']}"
+        for (estimator, regime), mine in groups.items()
+        if all(row["status"] in FAILED for row in mine)
+    ]
+
+
 def progress(rows: Rows, study: Study) -> str:
     """Fits planned, of these done and failed, fits beyond the plan if any, and seconds a fit."""
     plan = set(study.cells())

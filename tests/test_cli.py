@@ -268,3 +268,13 @@ def test_narrowing_changes_the_plan_and_no_identity():
     cells = list(narrowed.cells())
     assert [(c.estimator, c.n, c.replicate) for c in cells] == [("slower", 50, 0), ("slower", 50, 1)]
     assert [narrowed.identity(c) for c in cells] == [STUDY.identity(c) for c in cells]
+
+
+@pytest.mark.parametrize(("estimators", "expected"), [("fails", 1), ("quick,fails", 1), ("quick", 0)])
+def test_an_estimator_whose_every_fit_failed_is_said_and_ends_in_status_one(
+    estimators, expected, monkeypatch, capsys, tmp_path
+):
+    plan = ["--estimators", estimators, "--sizes", "50", "--replicates", "2"]
+    assert call(monkeypatch, "study", "run", FAKE, *plan, "--results", tmp_path) == expected
+    said = "Every fit of fails in the regime only failed (2). The first: RuntimeError: planted"
+    assert (said in capsys.readouterr().err) == bool(expected)
