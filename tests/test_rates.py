@@ -120,7 +120,7 @@ HEAVY = {  # all with a finite mean of what is averaged, so that the true slope 
 }
 UNEQUAL = (40, 40, 40, 10), (40, 20, 10, 5), (20,) * 5, (200, 100, 40, 10)
 FALSE = 0.085  # of trials with an interval that misses: 5%, four Monte Carlo errors (400 trials) and a bias of 2% off
-HELD = 0.88  # by intervals that there are, where a tenth of trials has one
+HELD = 0.88  # of the intervals that there are, at least, however few
 
 
 def trials(draw, counts, statistic):
@@ -139,7 +139,7 @@ def test_a_mean_s_interval_holds_or_there_is_none(name, counts, statistic, monke
     monkeypatch.setattr(tails, "TRIALS", 300)
     given, missed = trials(HEAVY[name], counts, statistic)
     assert missed <= FALSE
-    assert given < 0.1 or missed <= (1 - HELD) * given
+    assert missed <= (1 - HELD) * given + 4 * np.sqrt(HELD * (1 - HELD) * given / 400)
 
 
 @pytest.mark.slow
@@ -306,7 +306,7 @@ def test_intervals_are_calibrated(statistic, coordinates, paired, monkeypatch):
             found, true = rates.slope(SIZES, errors, statistic), -0.375
         covered += [found.covers(true), found.covers(true + 0.25), found.covers(true - 0.25)]
         count += found.covered
-    assert count > TRIALS / 2  # squares of single normal errors have a tail that is hard to tell from a heavy one
+    assert count > TRIALS / 3  # squares of single normal errors have a tail that is hard to tell from a heavy one
     share = covered / count
     assert CALIBRATED[0] <= share[0] <= CALIBRATED[1]
     assert max(share[1:]) < 0.5
