@@ -27,7 +27,7 @@ import numpy as np
 
 from bayes_moe import flags, threads
 from bayes_moe.data import float64
-from comparisons import contract, estimators
+from comparisons import contract, estimators, labels
 from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study, digest
 
@@ -123,8 +123,9 @@ def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndar
         measured = measure(regime, estimate.draws, truth)
     if lost := [name for name, value in measured.items() if not math.isfinite(value)]:
         raise FloatingPointError(f"not finite: {', '.join(lost)}")
-    measured |= covered(estimate.intervals, truth)
-    measured |= {f"profile_{name}": value for name, value in covered(estimate.profile, truth).items()}
+    named = labels.nearest(regime.moe, estimate, truth)
+    measured |= covered(named.intervals, truth)
+    measured |= {f"profile_{name}": value for name, value in covered(named.profile, truth).items()}
     return _plain({"status": estimate.status, "error": "", **estimate.info, **measured}), estimate.draws
 
 

@@ -15,14 +15,15 @@ import jax
 import numpy as np
 import xarray as xr
 from jax import Array
+from numpyro.distributions import constraints
 from scipy.stats import chi2
 
-from bayes_moe import MoE, diagnostics, nuts
+from bayes_moe import MoE, diagnostics, nuts, parameters
 from bayes_moe.data import float64
 from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
 from bayes_moe.varying import VaryingCoefficient
-from comparisons import knobs
+from comparisons import knobs, labels
 from mle import newton, profile, uncertainty
 
 Draws = dict[str, np.ndarray]
@@ -71,7 +72,8 @@ Estimator = Callable[[Problem, Array, Mapping[str, object]], Estimate]
 def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, near: bool = False) -> Estimate:
     """Maximum likelihood by Newton steps inside a box of half-width ``bound``.
 
-    Starts are random, scaled by the data, as a practitioner's are; or the truth plus normal noise of size ``spread``,
+    The box is that of unconstrained parameters; others have their supports. Starts are random, scaled by the data, as a
+    practitioner's are; or the truth plus normal noise of size ``spread``,
     as in published simulations. On the same data the two differ by optimisation error alone. Where a climb from near
     the truth ends at a bound, or gains less on the truth's own likelihood than all but 5% of MLEs do by Wilks' theorem,
     it may have strayed: then another, from the truth, competes with it. Parameters named in ``profile`` get
@@ -81,11 +83,11 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
     rng = generator(rng_key)
     starts = {"n_init": settings["n_init"], "random_state": rng}
     if near:
-        starts = {"init": [_moved(truth, settings["spread"], rng) for _ in range(settings["n_init"])]}
-    bounds = {name: (-settings["bound"], settings["bound"]) for name in moe.fields}
+        starts = {"init": [_moved(moe, truth, settings["spread"], rng) for _ in range(settings["n_init"])]}
+    bounds = _box(moe, settings["bound"])
     fit = newton.fit(moe, x, y, bounds=bounds, tol=1e-7, **starts)
     reached = float(np.sum(moe.log_density(truth, x, y)))
-    usual = chi2.ppf(STRAYED, sum(np.size(value) for value in truth.values())) / 2
+    usual = chi2.ppf(STRAYED, parameters.size(moe.fields)) / 2
     if near and (fit.certificate.at_bounds or fit.log_likelihood < reached + usual):
         fit = newton.fit(moe, x, y, bounds=bounds, tol=1e-7, init=[*starts["init"], truth])
     info = {
@@ -104,8 +106,22 @@ def mle(problem: Problem, rng_key: Array, settings: Mapping[str, object], *, nea
     return Estimate(draws, status, info, uncertainty.wald(fit, LEVEL), profiles)
 
 
-def _moved(truth: Mapping[str, np.ndarray], spread: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    return {name: value + spread * rng.normal(size=value.shape) for name, value in truth.items()}
+def _box(moe: MoE, bound: float) -> dict[str, tuple[float, float]]:
+    """Bounds of what is free; a parameter with a support, positive or a simplex, has its own."""
+    return {name: (-bound, bound) for name, field in moe.fields.items() if field.support is constraints.real}
+
+
+def _moved(moe: MoE, truth: Mapping[str, np.ndarray], spread: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Truth plus normal noise; of a parameter with a support, on the unconstrained scale."""
+    return {name: _moved_one(moe.fields[name], value, spread, rng) for name, value in truth.items()}
+
+
+def _moved_one(field: parameters.Field, value: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
+    if field.support is constraints.real:
+        return value + spread * rng.normal(size=value.shape)
+    one = {"value": field}
+    free = np.asarray(parameters.flatten(one, {"value": value}))
+    return np.asarray(parameters.unflatten(one, free + spread * rng.normal(size=free.shape))["value"])
 
 
 ATTEMPTS = 3  # rungs of the ladder; a study may set fewer
@@ -119,7 +135,7 @@ def posterior(problem: Problem, rng_key: Array, settings: Mapping[str, object]) 
     """NUTS, judged by the sampling gate; what fails climbs the ladder, what still fails is marked, not dropped."""
     moe, x, y, _ = problem
     idata, verdicts = ladder(partial(nuts.sample, moe, x, y, progress_bar=False), diagnostics.check, rng_key, settings)
-    draws = flat_draws(idata["posterior"], moe)
+    draws = labels.settled(moe, flat_draws(idata["posterior"], moe))
     status = "ok" if verdicts[-1].passed else "failed_gate"
     return Estimate(draws, status, account(verdicts), credible(draws))
 

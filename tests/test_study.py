@@ -143,7 +143,7 @@ def test_a_climb_from_near_the_truth_that_strays_is_not_taken_for_the_mle(seed, 
     x = np.random.default_rng(seed).normal(size=(3000, 2))
     problem = estimators.Problem(regime.moe, x, regime.moe.simulate(seed, truth, x), truth)
     found = estimators.mle(problem, jax.random.key(seed), settings, near=True)
-    start = estimators._moved(truth, 1.5, estimators.generator(jax.random.key(seed)))
+    start = estimators._moved(regime.moe, truth, 1.5, estimators.generator(jax.random.key(seed)))
     alone = newton.fit(*problem[:3], init=[start], bounds=dict.fromkeys(regime.moe.fields, (-10.0, 10.0)), tol=1e-7)
     at_the_truth = regime.moe.log_density(truth, problem.x, problem.y).sum()
     assert found.info["likelihood_ratio"] > 0
