@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -205,14 +206,19 @@ def _machine() -> dict[str, object]:
 
 
 def _commit() -> tuple[str, bool | None]:
-    """Commit of this source tree and whether it was edited since; nothing for an installed copy."""
-    root = Path(__file__).parents[1]
+    """Commit of this source tree and whether it was edited since; nothing for a copy installed anywhere else."""
+    root = Path(__file__).resolve().parents[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # as in another's hook
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True, env=clean)
         return done.stdout.strip()
 
     try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+        if project != PACKAGES[0] or Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return "", None
+        git("ls-files", "--error-unmatch", "comparisons/cell.py")
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, KeyError, ValueError, subprocess.CalledProcessError):
         return "", None
