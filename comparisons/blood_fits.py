@@ -26,7 +26,7 @@ from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
-from comparisons import blood
+from comparisons import blood, files
 from comparisons.blood import Question
 from comparisons.estimators import ladder
 from mle import bands, bandwidth, curve_plan, glrt, kernel_em
@@ -263,6 +263,6 @@ def study(folder: Path, quick: bool = False) -> tuple[str, Path]:
     from comparisons import blood_figure  # noqa: PLC0415 - matplotlib takes a second to import
 
     question = blood.question(blood.load())
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder(folder)
     result = run(question, quick=quick)
     return table(result), blood_figure.figure(result, folder / "cells.png")

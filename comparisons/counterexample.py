@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bayes_moe import solvability, voronoi
+from comparisons import figures
 
 LABELS = {"I": "published, Type I", "corrected": "corrected"}
 
@@ -44,7 +45,7 @@ def figure(path: str | Path, points: int = 15) -> Path:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_xaxis()
     ax.legend()
-    drawing.savefig(path, dpi=150)
+    figures.save(drawing, Path(path))
     return Path(path)
 
 

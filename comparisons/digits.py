@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from bayes_moe import contaminated, diagnostics, nuts, threads
-from comparisons import iris
+from comparisons import figures, iris
 from mle import newton
 
 ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16
@@ -250,7 +250,7 @@ def figure(result: Result, path: Path) -> Path:
         middle.set_yticklabels([])
         _reliability(right, result, colours)
         page.suptitle(f"Fine-tuning a frozen classifier with {LABELS} labels, {len(result.splits)} splits", fontsize=10)
-        page.savefig(path, dpi=150)
+        figures.save(page, path)
     return path
 
 

@@ -18,7 +18,7 @@ import xarray as xr
 
 from bayes_moe import threads
 from comparisons import cell as one_cell
-from comparisons import pools
+from comparisons import files, pools
 from comparisons.cell import Outcome
 from comparisons.store import Store
 from comparisons.study import Cell, Study
@@ -187,9 +187,9 @@ class _Runner:
         self.on_cell(cell, outcome.payload)
 
     def _keep_draws(self, cell: Cell, outcome: Outcome) -> None:
-        """Write the draws under another name first, so that a file with the right name is whole."""
+        """Write a cell's draws, whole or not at all."""
         path = draws_path(self.store, cell)
-        path.parent.mkdir(exist_ok=True)
+        files.folder(path.parent)
         fields = self.study.regime(cell.regime).moe.fields
         arrays = {}
         for name in fields:
@@ -197,8 +197,8 @@ class _Runner:
             along = ("grid",) * (values.ndim - 1 - len(dims))  # of coefficients that are curves
             arrays[name] = (("draw", *along, *dims), values)
         data = xr.Dataset(arrays, attrs=vars(cell))
-        data.to_netcdf(path.with_suffix(".part"), engine="h5netcdf")
-        path.with_suffix(".part").replace(path)
+        with files.whole(path) as part:
+            data.to_netcdf(part, engine="h5netcdf")
 
 
 def draws_path(store: Store, cell: Cell) -> Path:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from comparisons import files
+
 SUFFIXES = (".parquet", ".csv")
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # of what is a formula
 
 
 def write(records: Sequence[dict[str, object]], path: Path) -> Path:
@@ -17,7 +33,8 @@ def write(records: Sequence[dict[str, object]], path: Path) -> Path:
     Parameters
     ----------
     records : sequence of dict
-        Flat; a column that a record lacks is empty there.
+        Flat; a column that a record lacks is empty there. In CSV a text that a spreadsheet would take for a formula
+        gets an apostrophe before it.
     path : Path
         Ending in .parquet or .csv.
 
@@ -35,20 +52,28 @@ def write(records: Sequence[dict[str, object]], path: Path) -> Path:
     if not records:
         raise ValueError("export: there are no results yet.")
     columns = list(dict.fromkeys(name for record in records for name in record))
-    table = pa.table({name: _column([_plain(record.get(name)) for record in records]) for name in columns})
+    cell = _plain if path.suffix == ".parquet" else lambda value: _inert(_plain(value))
+    table = pa.table({cell(name): _column([cell(record.get(name)) for record in records]) for name in columns})
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    (parquet.write_table if path.suffix == ".parquet" else csv.write_csv)(table, part)
-    return part.replace(path)
+    with files.whole(path) as part:
+        (parquet.write_table if path.suffix == ".parquet" else csv.write_csv)(table, part)
+    return path
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _inert(value: object) -> object:
+    """Text that a spreadsheet would take for a formula, made plain text; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _column(values: list[object]) -> pa.Array:
     """Column of values; of strings where they are of several kinds."""
     try:
         return pa.array(values)
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
+    except (pa.ArrowTypeError, pa.ArrowInvalid, OverflowError):
         return pa.array([None if value is None else str(value) for value in values])

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from comparisons import coverage, rates, summary
+from comparisons import coverage, files, rates, summary
 from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 
@@ -48,9 +48,10 @@ STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Write a figure to one or more files, by suffix, the same bytes each time."""
+    """Write a figure to one or more files, by suffix, the same bytes each time, whole or not at all."""
     for path in paths:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
+        with files.whole(path) as part:
+            figure.savefig(part, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
 def _columns(held: Held) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from comparisons import figures, files
 from comparisons.peers import analysis, jobs, kept, plots, tables
 from comparisons.peers.plan import PARTS, QUICK, Sizes, plan
 
@@ -26,9 +27,9 @@ def run(
     """
     parts, methods = choose(only or [])
     planned = plan(QUICK if quick else Sizes(), parts, methods, repeats or (1 if quick else 3))
-    results.mkdir(parents=True, exist_ok=True)
-    log = results / "log.txt"
-    log.write_text("What the measured programs printed.\n")
+    log = files.folder(results) / "log.txt"
+    with files.whole(log) as part:
+        part.write_text("What the measured programs printed.\n")
     folder = results / "jobs"
     outcomes, earlier = [], 0
     with tqdm(planned, unit="job", smoothing=0.05, disable=None) as bar:
@@ -46,7 +47,7 @@ def run(
     if earlier:
         typer.echo(f"\n{earlier} of {len(planned)} jobs were measured before; to measure them again delete {folder}.")
     picture = results / "bench.png"
-    plots.figure(rows).savefig(picture, dpi=150)
+    figures.save(plots.figure(rows), picture)
     made = [tables.write_csv(rows, results / "bench.csv"), picture, log]
     typer.echo("\nWritten: " + ", ".join(map(str, made)))
     if all(outcome.error for outcome in outcomes):

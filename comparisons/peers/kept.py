@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 import zipfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bayes_moe.datatree import data_hash
+from comparisons import files
 from comparisons.peers.jobs import ROOT, Job, Outcome
 from comparisons.study import digest
 
@@ -36,12 +36,8 @@ def keep(outcome: Outcome, folder: Path) -> None:
     """Write an outcome, whole or not at all; one that failed is not kept, so that it runs again."""
     if outcome.error:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name(outcome.job)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as sink:
+    with files.whole(files.folder(folder) / name(outcome.job)) as part, part.open("wb") as sink:
         np.savez(sink, **outcome.arrays, **{PROCESS: np.array(outcome.process)})
-    os.replace(partial, path)
 
 
 def name(job: Job) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from comparisons import files
 from comparisons.peers.analysis import Row
 from comparisons.peers.jobs import title
 
@@ -49,7 +50,7 @@ def _plain(value: float, unit: str = "") -> str:
 
 def write_csv(rows: Sequence[Row], path: Path) -> Path:
     """Write one line for each quantity."""
-    with path.open("w", newline="") as sink:
+    with files.whole(path) as part, part.open("w", newline="", encoding="utf-8") as sink:
         writer = csv.DictWriter(sink, [f.name for f in fields(Row)])
         writer.writeheader()
         writer.writerows(asdict(r) for r in rows)
