@@ -13,6 +13,7 @@ from comparisons.study import Regime, Study
 from comparisons.summary import POINT, Rows
 
 PARAMETERS = ("pi", "c", "Gamma", "a", "b", "nu")
+OCCUPANCY = "error_occupancy_"  # column of a cell's number of atoms, before the cell's own number
 FEWEST = 5  # cells at a size, below which it is left out of a slope
 
 
@@ -128,7 +129,7 @@ def records(rows: Rows, study: Study) -> list[dict[str, object]]:
 
 def occupancy(row: dict[str, object]) -> list[int]:
     """Number of atoms in each cell, of a fit with one draw."""
-    return [round(float(row[f"error_occupancy_{j}"])) for j in range(_cells(row))]
+    return [round(float(row[f"{OCCUPANCY}{j}"])) for j in range(_cells(row))]
 
 
 def shares(rows: Rows, regime: Regime, estimator: str) -> dict[tuple[int, ...], float]:
@@ -144,14 +145,13 @@ def _mine(rows: Rows, regime: Regime, estimator: str) -> list[dict[str, object]]
 
 
 def _cells(row: dict[str, object]) -> int:
-    return sum(name.startswith("error_occupancy_") for name in row)
+    return sum(name.startswith(OCCUPANCY) for name in row)
 
 
 def _kinds(row: dict[str, object], regime: Regime) -> list[tuple[int, bool]]:
     """Atoms of each cell, and whether c0_j = 0 there."""
     held = occupancy(row)
-    vanishing = [not np.any(c) for c in regime.truth(int(row["n"]))["c"]] if held else []
-    return list(zip(held, vanishing, strict=True))
+    return list(zip(held, regime.vanishing(int(row["n"])), strict=True)) if held else []
 
 
 def _told_apart(parameter: str, atoms: int, found: list[bool]) -> list[bool | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shlex
@@ -9,16 +10,18 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from comparisons import catalogue, compare, engine, export, recipe, summary
+from comparisons import catalogue, compare, engine, export, files, recipe, summary
 from comparisons.progress import Progress
-from comparisons.recipe import Recipe
-from comparisons.store import FAILED, FILE, Store, StoreError, recipe_of
+from comparisons.store import FAILED, FILE, Store, StoreError
 from comparisons.study import Cell, MissingExtra, Study
+
+if TYPE_CHECKING:
+    from comparisons.pictures import Picture
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,8 +35,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="A small version, for a fir
 Which = Annotated[
     str | None,
     typer.Argument(
-        help="Study, or folder with results; the latest results by default. A folder of a study from a file holds that "
-        "file's Python, and it is run: read folders of people you trust."
+        help="Study, or folder with results; the latest results by default. Reading runs nothing that lies in a folder."
     ),
 ]
 Names = Annotated[str | None, typer.Option(help="Only these, with commas between.")]
@@ -93,8 +95,9 @@ def run(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Run a study, then show its table and figures. Example: bayes-moe study run contaminated-fig1a --quick."""
     began = time.perf_counter()
-    made = recipe.find(name, quick)
-    study = made.study()
+    if name.endswith(".py") and Path(name).is_file():
+        typer.echo(f"Running the Python in {name}, a file of {_owner(Path(name))}.")
+    study = recipe.find(name, quick).study()
     plan = recipe.narrow(
         study,
         regimes=None if regimes is None else _words("regimes", regimes),
@@ -104,17 +107,23 @@ def run(  # noqa: PLR0913 - one for each option
     )
     narrowed = {"--regimes": regimes, "--estimators": estimators, "--sizes": sizes, "--replicates": replicates}
     words = [name, *["--quick"] * quick, *(str(w) for pair in narrowed.items() if pair[1] is not None for w in pair)]
-    command = f"bayes-moe study run {shlex.join(words)}"
     options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
     engine.check(scheduler, timeout, insecure)
     folder = results / (f"{study.name}-quick" if quick else study.name)
-    rows = []
+    rows, found = [], None
     if study.sizes:
-        with Store(folder / FILE, study, edited=edited) as store:
-            store.keep_command(command)
-            rows = _fitted(plan, store, retry, workers, options)
+        with Store(folder / FILE, study, edited=edited, strict=True) as store:
+            store.describe(plan)
+            store.keep_command(words)
+            try:
+                rows = _fitted(plan, store, retry, workers, options)
+            except KeyboardInterrupt:
+                with contextlib.suppress(Exception):  # a user's own findings may need all fits
+                    _found(study, store)
+                raise
+            found = _found(study, store)
     planned = set(plan.cells())
-    _conclude(study, folder, rows, planned >= set(study.cells()))
+    _conclude(study, folder, rows, found, planned >= set(study.cells()))
     typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
     lost = summary.lost([row for row in rows if Cell.of(row) in planned])
     for line in lost:
@@ -140,14 +149,27 @@ def _fitted(plan: Study, store: Store, retry: bool, workers: int | None, options
     return store.rows()
 
 
-def _conclude(study: Study, folder: Path, rows: summary.Rows, whole: bool) -> None:
+def _found(study: Study, store: Store) -> tuple[str, Picture] | None:
+    """Make a study's own findings, and keep them, so that reports need not run its code."""
+    rows = store.rows()
+    if study.findings is None or not summary.sizes_of(rows):
+        return None
+    from comparisons import pictures  # noqa: PLC0415 - matplotlib takes a second to import
+
+    text, figure = study.findings(rows)
+    picture = pictures.drawn(figure)
+    store.keep_findings(text, picture, len(rows))
+    return text, picture
+
+
+def _conclude(study: Study, folder: Path, rows: summary.Rows, found: tuple[str, Picture] | None, whole: bool) -> None:
     from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
     if rows:
         typer.echo("\n" + summary.table(rows, study))
     made = [figures.rate_plot(rows, study, folder / "rates.png")] if len(summary.sizes_of(rows)) > 1 else []
-    if study.findings is not None and summary.sizes_of(rows):
-        text, drawn = study.findings(rows)
+    if found is not None:
+        text, drawn = found
         typer.echo("\n" + text)
         made.append(folder / "findings.png")
         figures.save(drawn, made[-1])
@@ -166,8 +188,8 @@ def _conclude(study: Study, folder: Path, rows: summary.Rows, whole: bool) -> No
 @study_app.command()
 def status(which: Which = None, results: Results = RESULTS) -> None:
     """Say how far a study is. Example: bayes-moe study status contaminated-fig1a."""
-    study, store = _opened(which, results)
-    with store:
+    with _opened(which, results) as store:
+        study = store.study
         typer.echo(f"{study.title}\n{store.path}\n" + summary.progress(store.rows(), study))
 
 
@@ -180,9 +202,8 @@ def report(
     """Write an HTML report, figures (PNG, SVG) and slopes (CSV). Example: bayes-moe study report contaminated-fig1a."""
     from comparisons import report as html  # noqa: PLC0415 - matplotlib takes a second to import
 
-    study, store = _opened(which, results)
-    with store:
-        for path in html.write(study, store, to):
+    with _opened(which, results) as store:
+        for path in html.write(store.study, store, to):
             typer.echo(path)
 
 
@@ -195,9 +216,9 @@ def export_results(
     results: Results = RESULTS,
 ) -> None:
     """Write all rows with their provenance. Example: bayes-moe study export contaminated-fig1a --to fits.parquet."""
-    _, store = _opened(which, results)
-    with store:
-        paths = [store.path.with_name("fits" + suffix) for suffix in export.SUFFIXES] if to is None else [to]
+    with _opened(which, results) as store:
+        beside = [] if to else [files.folder(store.path.parent) / f"fits{suffix}" for suffix in export.SUFFIXES]
+        paths = [to] if to else beside
         for path in paths:
             typer.echo(export.write(store.records(), path))
 
@@ -209,23 +230,27 @@ def compare_studies(
     results: Results = RESULTS,
 ) -> None:
     """Compare fits and slopes of two results. Example: bayes-moe study compare results/quickstart other/quickstart."""
-    (study, left), (other, right) = _opened(first, results), _opened(second, results)
-    with left, right:
-        typer.echo(compare.table((study, left), (other, right)))
+    with _opened(first, results) as left, _opened(second, results) as right:
+        typer.echo(compare.table((left.study, left), (right.study, right)))
 
 
-def _opened(which: str | None, results: Path) -> tuple[Study, Store]:
-    """Study and store of a name, a folder or the latest results."""
-    path = _locate(which, results)
-    study = Recipe(**recipe_of(path)).study()
-    store = Store(path, study, reading=True)
+def _opened(which: str | None, results: Path) -> Store:
+    """Store of a name, a folder or the latest results, to be read as data."""
+    store = Store(_locate(which, results), reading=True)
     if line := store.left_out():
         typer.echo(line, err=True)
-    return study, store
+    return store
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError):  # a user without an entry
+        return "a user without a name"
 
 
 def _locate(which: str | None, results: Path) -> Path:
-    there = sorted(results.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    there = sorted((p for p in results.glob(f"*/{FILE}") if p.is_file()), key=lambda path: path.stat().st_mtime)
     if which is None:
         if not there:
             raise ValueError(f"there are no results in {results}. {_remedy('NAME', results)}")

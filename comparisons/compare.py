@@ -35,7 +35,7 @@ def _common(left: summary.Rows, right: summary.Rows) -> str:
         abs(both[0][key][name] - both[1][key][name])
         for key in shared
         for name in both[0][key].keys() & both[1][key].keys()
-        if name.startswith("error_")
+        if name.startswith("error_") and all(isinstance(part[key][name], int | float) for part in both)
     ]
     gap = max(gaps, default=0.0)
     return f"{len(shared)} fits in both, {same} of them identical; largest difference of an error {gap:.3g}"

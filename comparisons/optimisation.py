@@ -42,7 +42,7 @@ def summarise(rows: Sequence[dict[str, object]], regime: Regime) -> list[Optimis
     fits = {
         (r["estimator"], int(r["n"]), r["replicate"]): r
         for r in rows
-        if r["regime"] == regime.name and "log_likelihood" in r
+        if r["regime"] == regime.name and {"log_likelihood", "likelihood_ratio"} <= r.keys()
     }
     sizes = sorted({n for _, n, _ in fits})
     pairs = {
@@ -57,6 +57,7 @@ def _compare(n: int, pairs: list[tuple[dict, dict]], names: list[str]) -> Optimi
     error = {
         name: float(np.mean([abs(data[f"error_{name}"] - near[f"error_{name}"]) for data, near in pairs]))
         for name in names
+        if all(f"error_{name}" in fit for pair in pairs for fit in pair)
     }
     below = np.array([data["likelihood_ratio"] < -TOLERANCE for data, _ in pairs])
     shares = ((gain < -TOLERANCE).mean(), (gain > TOLERANCE).mean(), below.mean())

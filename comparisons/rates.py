@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -229,8 +229,16 @@ def bound(regime: Regime, sizes: Sequence[int], statistic: str = "median") -> di
     """
     if regime.scales is None:
         return {}
-    rows = [_efficient_errors(regime, int(n), statistic != "median") for n in sizes]
-    return {name: np.array([STATISTICS[statistic](row[name]) for row in rows]) for name in regime.moe.fields}
+    rows = [_bound(regime, int(n), statistic) for n in sizes]
+    return {name: np.array([row[name] for row in rows]) for name in regime.moe.fields}
+
+
+def _bound(regime: Regime, n: int, statistic: str) -> Mapping[str, float]:
+    """Bound at one size: computed, or of a regime that was read as data what is known."""
+    if (known := getattr(regime, "bound", None)) is not None:
+        return known(n, statistic)
+    errors = _efficient_errors(regime, n, statistic != "median")
+    return {name: STATISTICS[statistic](errors[name]) for name in regime.moe.fields}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -259,8 +267,13 @@ def _efficient_errors(regime: Regime, n: int, linear: bool) -> dict[str, np.ndar
 def relative_bound(regime: Regime, n: int) -> dict[str, float]:
     """Root mean square of the efficient limit's error over the size of what is estimated, the regime's scale."""
     limit = bound(regime, [n], "rmse")
-    scale = regime.scales(regime.truth(n)) if limit else {}
+    scale = _scales(regime, n) if limit else {}
     return {name: float(values[0]) / scale[name] for name, values in limit.items()}
+
+
+def _scales(regime: Regime, n: int) -> Mapping[str, float]:
+    known = getattr(regime, "scale", None)
+    return regime.scales(regime.truth(n)) if known is None else known(n)
 
 
 def window(regime: Regime, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from comparisons import cell_figure, cell_rates, coverage, export, figures, optimisation, rates, summary
+from comparisons import cell_figure, cell_rates, coverage, export, figures, files, optimisation, rates, summary, valid
 from comparisons.store import FAILED, Store
 from comparisons.study import Regime, Study
 
@@ -37,6 +38,7 @@ OPTIMISATION_HEADS = ["", "n", "data sets", "missed the maximum", "found a highe
 CELL_HEADS = ["", "atoms in the cell", "parameter", "slope of the mean error [95%]", "theory", "corrected"]
 CELL_HEADS += ["n", "cells at a size"]
 NAMES = {"median": "median", "mean": "mean", "rmse": "root mean square"}
+MESSAGE = 1000  # letters of an error message
 MESSAGES = 10  # distinct error messages shown
 
 
@@ -63,8 +65,7 @@ def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
     records = store.records()
     if all(r["status"] in FAILED for r in records):
         raise ValueError(f"{store.path} holds no fit with a result yet.")
-    folder = folder or store.path.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files.folder(folder or store.path.parent)
     slopes = summary.slopes(records, study)
     efficiency = summary.efficiency(records, study)
     text, drawn_findings = study.findings(records) if study.findings is not None else ("", None)
@@ -80,9 +81,8 @@ def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
     tables = [export.write([made | r for r in table], folder / name) for name, table in found.items() if table]
     page = folder / "report.html"
     html = render(study, records, slopes, efficiency, cells, drawn, store.path.parent, text, store.commands())
-    part = page.with_name(page.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(page)
+    with files.whole(page) as part:
+        part.write_text(html, encoding="utf-8")
     return [page, *tables, *paths]
 
 
@@ -142,8 +142,12 @@ def _findings(study: Study, records: summary.Rows) -> dict[str, object]:
         "optimisation": optimisation_lines,
         "coverages": [line for regime in ran for line in _coverages(records, regime)],
         "failures": _failures(records, study.regimes),
-        "messages": list(dict.fromkeys(str(r["error"]) for r in records if r["error"]))[:MESSAGES],
+        "messages": list(dict.fromkeys(_message(r["error"]) for r in records if r.get("error")))[:MESSAGES],
     }
+
+
+def _message(error: str) -> str:
+    return valid.shown(textwrap.shorten(error, MESSAGE, placeholder=" ..."))
 
 
 def _account(study: Study, records: summary.Rows, commands: Sequence[str]) -> dict[str, object]:

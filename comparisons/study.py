@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NUMERICS = 8  # raise it when the same cell gives another answer
 DTYPE = "float64"
 DIGITS = 9  # of the numbers in a cell's identity: libraries differ in the last bits
+LONGEST = 100  # name of a study, in letters
 FEW = 3  # points at which regimes are told apart
 
 
@@ -94,6 +95,10 @@ class Regime:
     def main(self) -> list[str]:
         """Errors to show first: those of the parameters, or of what else theory speaks of."""
         return [name for name in self.moe.fields if name in self.exponents] or list(self.exponents)
+
+    def vanishing(self, n: int) -> tuple[bool, ...]:
+        """Of each true atom of a mixture at n, whether its c is zero, where theory has other rates; else nothing."""
+        return tuple(not np.any(c) for c in self.truth(n).get("c", ()))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - regimes live as long as the process
     @flags.defaults()
@@ -180,6 +185,7 @@ class Study:
 
     def __post_init__(self):
         """Refuse a plan that can't be run, before anything is."""
+        _refuse_name(self.name)
         checks.study(self)
         sizes = tuple(sorted({n for sizes in self.sizes.values() for n in sizes}))
         for regime in self.regimes:
@@ -210,6 +216,14 @@ class Study:
         """Replicates of an estimator at a size."""
         counts = self.replicates[estimator]
         return counts if isinstance(counts, int) else counts.get(n, max(counts.values()))
+
+    def plans(self, cell: Cell) -> bool:
+        """Whether a cell is in the plan."""
+        return (
+            any(regime.name == cell.regime for regime in self.regimes)
+            and cell.n in self.sizes.get(cell.estimator, ())
+            and cell.replicate < self.count(cell.estimator, cell.n)
+        )
 
     def identity(self, cell: Cell) -> dict[str, object]:
         """Everything that a cell's result depends on."""
@@ -249,6 +263,16 @@ class Study:
             x = np.asarray(jax.random.normal(x_key, (cell.n, regime.moe.gate.features)))
         truth = regime.truth(cell.n)
         return x, regime.source.simulate(y_key, truth, x), truth
+
+
+def _refuse_name(name: object) -> None:
+    """Refuse a name that is no plain folder's: results are kept in a folder of that name, and never elsewhere."""
+    plain = isinstance(name, str) and 0 < len(name) <= LONGEST and name.isprintable() and name == name.strip()
+    if not plain or name[0] in ".-" or set(name) & set("/\\:"):
+        raise ValueError(
+            f"name must be that of a folder, at most {LONGEST} letters without / \\ :, not beginning with . or -; "
+            f"got {name!r}. Results are kept in a folder of that name."
+        )
 
 
 def digest(identity: object) -> str:

@@ -156,9 +156,7 @@ def lost(rows: Rows) -> list[str]:
 
 def progress(rows: Rows, study: Study) -> str:
     """Fits planned, of these done and failed, fits beyond the plan if any, and seconds a fit."""
-    plan = set(study.cells())
-    planned = Counter((cell.regime, cell.estimator) for cell in plan)
-    inside = [Cell.of(r) in plan for r in rows]
+    inside = [study.plans(Cell.of(r)) for r in rows]
     head = "" if all(inside) else f"{BEYOND:>{len(BEYOND) + 2}}"
     lines = [f"{'':<32}{'planned':>9}{'done':>9}{'failed':>9}{head}{'s a fit':>9}"]
     for regime in study.regimes:
@@ -171,7 +169,8 @@ def progress(rows: Rows, study: Study) -> str:
             seconds = [float(r["seconds"]) for r, _ in mine if "seconds" in r]
             pace = f"{np.mean(seconds):.2f}" if seconds else "-"
             title = f"{regime.name}, {estimator}"
-            lines.append(f"{title:<32}{planned[regime.name, estimator]:>9}{len(done):>9}{bad:>9}{beyond}{pace:>9}")
+            planned = sum(study.count(estimator, n) for n in study.sizes.get(estimator, ()))
+            lines.append(f"{title:<32}{planned:>9}{len(done):>9}{bad:>9}{beyond}{pace:>9}")
     return "\n".join(lines)
 
 

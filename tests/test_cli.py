@@ -112,10 +112,10 @@ def test_results_of_another_study_or_schema_are_refused(results, monkeypatch, ca
         assert "schema 99" in capsys.readouterr().err
 
 
-def test_results_of_a_study_that_is_no_longer_there_are_named(monkeypatch, capsys, tmp_path):
+def test_results_that_do_not_describe_their_study_are_named(monkeypatch, capsys, tmp_path):
     Store(tmp_path / "fake" / FILE, replace(STUDY, recipe=recipe.Recipe("gone"))).__exit__()
     assert call(monkeypatch, "study", "status", "--results", tmp_path) == 2
-    assert "the study 'gone' is not in this version's catalogue" in capsys.readouterr().err
+    assert "does not say how its study is made. `bayes-moe study run` there mends it" in capsys.readouterr().err
 
 
 def test_fits_that_are_left_out_are_counted_in_one_line(results, monkeypatch, capsys, tmp_path):
