@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from comparisons import catalogue, compare, engine, export, files, recipe, summary
+from comparisons import catalogue, compare, engine, export, files, pools, recipe, summary
 from comparisons.progress import Progress
 from comparisons.store import FAILED, FILE, Store, StoreError
 from comparisons.study import Cell, MissingExtra, Study
@@ -109,6 +109,8 @@ def run(  # noqa: PLR0913 - one for each option
     words = [name, *["--quick"] * quick, *(str(w) for pair in narrowed.items() if pair[1] is not None for w in pair)]
     options = {"scheduler": scheduler, "timeout": timeout, "keep_draws": keep_draws, "insecure": insecure}
     engine.check(scheduler, timeout, insecure)
+    if line := pools.caution(scheduler):
+        typer.echo(line, err=True)
     folder = results / (f"{study.name}-quick" if quick else study.name)
     rows, found = [], None
     if study.sizes:

@@ -39,6 +39,7 @@ def check(scheduler: str | None, timeout: float | None = None, insecure: bool = 
     ValueError
     """
     pools.check(scheduler, insecure)
+    pools.check_tls(scheduler)
     if timeout is not None and scheduler is None:
         raise ValueError("timeout needs worker processes, since a thread can't be ended: add --scheduler local.")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bayes_moe import threads
+from comparisons import keys
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,7 +26,13 @@ ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "NPROC": "1", threads.LIMIT: "1"} | {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")
 }
 
-ANY_PORT = "127.0.0.1:0"  # of the dashboard, if Bokeh is there: that of another cluster may be taken
+ANY_PORT = "127.0.0.1:0"  # of Dask's web server, which has no pages: that of another cluster may be taken
+TLS = ("ca-file", "client.cert", "client.key")
+TLS_REMEDY = (
+    "Set distributed.comm.tls.ca-file, .client.cert and .client.key in ~/.config/dask/distributed.yaml, or "
+    "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, __CLIENT__CERT and __CLIENT__KEY, to the files made for that scheduler."
+)
+ROLES = ("client", "scheduler", "worker")
 
 # Ctrl-C reaches the whole process group; it is the driver's to answer.
 QUIET = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
@@ -84,6 +91,40 @@ def check(scheduler: str | None, insecure: bool = False) -> None:
         )
 
 
+def caution(scheduler: str | None) -> str:
+    """Say who else can use a scheduler that was asked for; nothing where nobody can."""
+    if scheduler in (None, "local") or urlsplit(scheduler).scheme == "tls":
+        return ""
+    return (
+        f"WARNING: {scheduler} asks nobody who they are: whoever is on that host, or reaches it over a network, "
+        "can run code on its workers as their owner. Only tls:// (or local) keeps them out."
+    )
+
+
+def check_tls(scheduler: str | None) -> None:
+    """Refuse a scheduler with TLS where Dask has no key and certificates to speak to it with, or can't read them.
+
+    Raises
+    ------
+    ValueError
+    """
+    if scheduler is None or not scheduler.startswith("tls:"):
+        return
+    from distributed.security import Security  # noqa: PLC0415 - a second to import
+
+    try:
+        security = Security()
+        lacking = [name for name in TLS if not getattr(security, f"tls_{name.replace('.', '_').replace('-', '_')}")]
+        if not lacking:
+            security.get_connection_args("client")
+    except (OSError, ValueError) as error:  # a file that is not there, or is no key
+        raise ValueError(f"scheduler {scheduler}: Dask's TLS settings can't be used ({error}). {TLS_REMEDY}") from None
+    if lacking:
+        raise ValueError(
+            f"scheduler {scheduler} needs TLS settings, and Dask has none for {', '.join(lacking)}. {TLS_REMEDY}"
+        )
+
+
 @contextlib.contextmanager
 def opened(scheduler: str | None = None, workers: int | None = None, insecure: bool = False) -> Iterator[Pool]:
     """Open a pool, and leave without waiting for cells that still run.
@@ -122,14 +163,27 @@ def opened(scheduler: str | None = None, workers: int | None = None, insecure: b
 def _local(count: int) -> Iterator[Pool]:
     import dask  # noqa: PLC0415 - a second to import, and most runs need none of it
     from distributed import Client, LocalCluster  # noqa: PLC0415
+    from distributed.security import Security  # noqa: PLC0415
+
+    # Any user of this host can reach a loopback port, and workers run what they are sent: the key keeps others out.
+    certificate, key = keys.make()
+    pair = {f"tls_{role}_{part}": text for role in ROLES for part, text in (("cert", certificate), ("key", key))}
+    security = Security(require_encryption=True, tls_ca_file=certificate, **pair)
 
     # The engine itself decides what to do about a cell whose worker died.
     settings = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.multiprocessing-method": "spawn"}
-    options = {"dashboard_address": ANY_PORT, "silence_logs": logging.CRITICAL, "env": ENVIRONMENT, "preload": [QUIET]}
+    settings |= {f"distributed.{part}.http.routes": [] for part in ("scheduler", "worker", "nanny")}  # they ask nobody
+    options = {
+        "dashboard_address": ANY_PORT,
+        "scheduler_kwargs": {"dashboard": False},
+        "silence_logs": logging.CRITICAL,
+        "env": ENVIRONMENT,
+        "preload": [QUIET],
+    }
     with (
         dask.config.set(settings),
-        LocalCluster(n_workers=count, threads_per_worker=1, processes=True, **options) as cluster,
-        Client(cluster) as client,
+        LocalCluster(n_workers=count, threads_per_worker=1, processes=True, security=security, **options) as cluster,
+        Client(cluster, security=security) as client,
     ):
         client.wait_for_workers(count, timeout=START_SECONDS)
 
@@ -144,11 +198,15 @@ def _local(count: int) -> Iterator[Pool]:
 def _cluster(address: str) -> Iterator[Pool]:
     from distributed import Client  # noqa: PLC0415
 
+    check_tls(address)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=ANSWER_SECONDS)
     except (OSError, TimeoutError) as error:
-        raise ValueError(f"the scheduler {address} does not answer ({type(error).__name__}).") from None
+        why = f"{type(error).__name__}; does it take the certificate of Dask's TLS settings?" * address.startswith(
+            "tls:"
+        )
+        raise ValueError(f"the scheduler {address} does not answer ({why or type(error).__name__}).") from None
     with client:
         try:
             client.wait_for_workers(1, timeout=ANSWER_SECONDS)
