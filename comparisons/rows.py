@@ -41,7 +41,8 @@ class Row:
     @property
     def record(self) -> dict[str, object]:
         """All of it, flat; neither a result nor its provenance can say that it is another fit's."""
-        return {"id": self.key, **self.provenance, **self.payload, **vars(self.cell), **self.seconds}
+        own = {"id": self.key, **vars(self.cell), **self.payload, **self.seconds}
+        return own | self.provenance | own
 
     @property
     def seconds(self) -> dict[str, object]:

@@ -5,6 +5,7 @@ import os
 import platform
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import psutil
 import pytest
@@ -20,7 +22,7 @@ import xarray as xr
 from fake_study import BAD_SIZE
 from fake_study import study as STUDY
 
-from comparisons import cell, engine, pools, recipe
+from comparisons import cell, engine, keys, pools, recipe
 from comparisons.store import FILE, Store, StoreError
 
 FAKE = str(Path(__file__).with_name("fake_study.py"))
@@ -65,8 +67,17 @@ def test_a_cell_that_fails_is_a_row(tmp_path):
     assert (row["status"], row["error"]) == ("error", "RuntimeError: planted")
 
 
-def test_worker_processes_give_the_same(serial, tmp_path):
+def test_worker_processes_give_the_same_and_speak_tls(serial, tmp_path, monkeypatch):
+    original, addresses = pools._executing, []
+
+    def watched(client):
+        addresses.extend([client.scheduler.address, *client.scheduler_info()["workers"]])
+        return original(client)
+
+    monkeypatch.setattr(pools, "_executing", watched)
     assert run(tmp_path / FILE, recipe.find(FAKE).study(), scheduler="local", workers=2) == serial
+    assert len(addresses) == 3
+    assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
 
 
 def test_a_cell_that_kills_its_worker_is_a_row_with_the_driver_s_provenance(tmp_path, monkeypatch):
@@ -180,6 +191,60 @@ def test_schedulers_that_do_not_fit_are_refused(tmp_path, monkeypatch, options, 
 @pytest.mark.parametrize("scheduler", ["tls://10.0.0.1:8786", "tcp://[::1]:8786", "tcp://localhost:1", "local", None])
 def test_schedulers_that_may_be_used(scheduler):
     pools.check(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "needs TLS settings, and Dask has none for ca-file, client.cert, client.key. Set distributed.comm.tls"),
+        ({"ca-file": "/absent"}, "has none for client.cert, client.key"),
+        ({"ca-file": "/absent", "client.cert": "/absent", "client.key": "/absent"}, "settings can't be used"),
+    ],
+)
+def test_a_scheduler_with_tls_needs_dask_s_settings(settings, says):
+    given = {f"distributed.comm.tls.{name}": None for name in pools.TLS}
+    given |= {f"distributed.comm.tls.{name}": value for name, value in settings.items()}
+    with dask.config.set(given), pytest.raises(ValueError, match=says):
+        engine.check("tls://10.0.0.1:8786")
+
+
+def test_a_scheduler_that_asks_nobody_is_named():
+    assert "can run code on its workers" in pools.caution("tcp://127.0.0.1:8786")
+    assert [pools.caution(scheduler) for scheduler in ("tls://10.0.0.1:8786", "local", None)] == ["", "", ""]
+
+
+def test_only_who_has_a_run_s_key_is_heard(tmp_path):
+    def context(purpose, which):
+        path = tmp_path / f"{which}.pem"
+        made = ssl.create_default_context(purpose, cafile=path)
+        made.check_hostname, made.verify_mode = False, ssl.CERT_REQUIRED
+        made.load_cert_chain(path)
+        return made
+
+    def meet(guest):
+        ours, theirs = socket.socketpair()
+        heard = []
+
+        def serve():
+            try:
+                with context(ssl.Purpose.CLIENT_AUTH, "host").wrap_socket(ours, server_side=True) as channel:
+                    heard.append(channel.recv(5))
+            except OSError as error:
+                heard.append(type(error))
+                ours.close()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with contextlib.suppress(OSError), context(ssl.Purpose.SERVER_AUTH, guest).wrap_socket(theirs) as channel:
+            channel.send(b"hello")
+        theirs.close()
+        server.join()
+        return heard
+
+    for name in ("host", "stranger"):
+        (tmp_path / f"{name}.pem").write_text("".join(keys.make()))
+    assert meet("host") == [b"hello"]
+    assert meet("stranger") == [ssl.SSLError]
 
 
 def test_an_insecure_scheduler_needs_a_word():
