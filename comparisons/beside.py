@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from comparisons import described, description, opening, pictures, valid
@@ -16,12 +16,13 @@ from comparisons.study import Regime, Study
 from comparisons.valid import Invalid
 
 DESCRIPTION, AT_SIZE, COMMAND, FINDINGS = "description", "size ", "command ", "findings"  # how keys begin
+RUN = "bayes-moe study run "
 LONGEST = 2**20  # letters of findings
 
 
-def keep_command(connection: sqlite3.Connection, words: Sequence[str]) -> None:
-    """Keep the arguments of a ``bayes-moe study run``, once."""
-    text = json.dumps({"words": list(words)})
+def keep_command(connection: sqlite3.Connection, command: str) -> None:
+    """Keep a command, once, as its words: what is shown of it later is a ``bayes-moe study run`` and nothing else."""
+    text = json.dumps({"words": shlex.split(command.removeprefix(RUN))})
     opening.keep(connection, COMMAND + text, text, "IGNORE")
 
 
@@ -30,7 +31,7 @@ def commands(connection: sqlite3.Connection, path: Path) -> list[str]:
     kept = [value for key, value in entries(connection, path).items() if key.startswith(COMMAND)]
     with valid_part(path, "a command"):
         words = [valid.several(valid.parsed(text, "it").get("words"), "it", _word) for text in kept]
-    return [f"bayes-moe study run {shlex.join(part)}" for part in words]
+    return [RUN + shlex.join(part) for part in words]
 
 
 def keep_description(

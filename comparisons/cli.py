@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from comparisons import catalogue, compare, engine, export, files, pools, recipe, summary
+from comparisons import catalogue, compare, engine, export, files, findings, pools, recipe, summary, valid
 from comparisons.progress import Progress
 from comparisons.store import FAILED, FILE, Store, StoreError
 from comparisons.study import Cell, MissingExtra, Study
@@ -96,7 +96,7 @@ def run(  # noqa: PLR0913 - one for each option
     """Run a study, then show its table and figures. Example: bayes-moe study run contaminated-fig1a --quick."""
     began = time.perf_counter()
     if name.endswith(".py") and Path(name).is_file():
-        typer.echo(f"Running the Python in {name}, a file of {_owner(Path(name))}.")
+        typer.echo(f"Running the Python in {name}, a file of {files.owner(Path(name))}.")
     study = recipe.find(name, quick).study()
     plan = recipe.narrow(
         study,
@@ -116,14 +116,14 @@ def run(  # noqa: PLR0913 - one for each option
     if study.sizes:
         with Store(folder / FILE, study, edited=edited, strict=True) as store:
             store.describe(plan)
-            store.keep_command(words)
+            store.keep_command(f"bayes-moe study run {shlex.join(words)}")
             try:
                 rows = _fitted(plan, store, retry, workers, options)
             except KeyboardInterrupt:
                 with contextlib.suppress(Exception):  # a user's own findings may need all fits
-                    _found(study, store)
+                    findings.keep(study, store)
                 raise
-            found = _found(study, store)
+            found = findings.keep(study, store)
     planned = set(plan.cells())
     _conclude(study, folder, rows, found, planned >= set(study.cells()))
     typer.echo(f"Done in {time.perf_counter() - began:.0f} s.")
@@ -149,19 +149,6 @@ def _fitted(plan: Study, store: Store, retry: bool, workers: int | None, options
     with Progress(plan, store) as progress:
         engine.run(plan, store, progress.show, workers, **options)
     return store.rows()
-
-
-def _found(study: Study, store: Store) -> tuple[str, Picture] | None:
-    """Make a study's own findings, and keep them, so that reports need not run its code."""
-    rows = store.rows()
-    if study.findings is None or not summary.sizes_of(rows):
-        return None
-    from comparisons import pictures  # noqa: PLC0415 - matplotlib takes a second to import
-
-    text, figure = study.findings(rows)
-    picture = pictures.drawn(figure)
-    store.keep_findings(text, picture, len(rows))
-    return text, picture
 
 
 def _conclude(study: Study, folder: Path, rows: summary.Rows, found: tuple[str, Picture] | None, whole: bool) -> None:
@@ -192,7 +179,7 @@ def status(which: Which = None, results: Results = RESULTS) -> None:
     """Say how far a study is. Example: bayes-moe study status contaminated-fig1a."""
     with _opened(which, results) as store:
         study = store.study
-        typer.echo(f"{study.title}\n{store.path}\n" + summary.progress(store.rows(), study))
+        _show(f"{study.title}\n{store.path}\n" + summary.progress(store.rows(), study))
 
 
 @study_app.command()
@@ -206,7 +193,7 @@ def report(
 
     with _opened(which, results) as store:
         for path in html.write(store.study, store, to):
-            typer.echo(path)
+            _show(path)
 
 
 @study_app.command("export")
@@ -222,7 +209,7 @@ def export_results(
         beside = [] if to else [files.folder(store.path.parent) / f"fits{suffix}" for suffix in export.SUFFIXES]
         paths = [to] if to else beside
         for path in paths:
-            typer.echo(export.write(store.records(), path))
+            _show(export.write(store.records(), path))
 
 
 @study_app.command("compare")
@@ -233,22 +220,15 @@ def compare_studies(
 ) -> None:
     """Compare fits and slopes of two results. Example: bayes-moe study compare results/quickstart other/quickstart."""
     with _opened(first, results) as left, _opened(second, results) as right:
-        typer.echo(compare.table((left.study, left), (right.study, right)))
+        _show(compare.table((left.study, left), (right.study, right)))
 
 
 def _opened(which: str | None, results: Path) -> Store:
     """Store of a name, a folder or the latest results, to be read as data."""
     store = Store(_locate(which, results), reading=True)
     if line := store.left_out():
-        typer.echo(line, err=True)
+        _show(line, err=True)
     return store
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except (KeyError, OSError):  # a user without an entry
-        return "a user without a name"
 
 
 def _locate(which: str | None, results: Path) -> Path:
@@ -317,9 +297,14 @@ def main() -> None:
         _stop("Stopped; finished fits are kept, the same command resumes.")
 
 
+def _show(text: object, err: bool = False) -> None:
+    """Show what came with a folder, its name too: it moves no cursor."""
+    typer.echo(valid.shown(str(text)), err=err)
+
+
 def _say(message: str) -> None:
     if message:  # none where the help was shown instead
-        typer.echo(f"bayes-moe: {' '.join(message.split())}", err=True)
+        _show(f"bayes-moe: {' '.join(message.split())}", err=True)
 
 
 def _stop(message: str) -> None:

@@ -66,6 +66,14 @@ def plain(path: Path) -> bool:
     return True
 
 
+def owner(path: Path) -> str:
+    """Name of the user whose file it is."""
+    try:
+        return path.owner()
+    except (KeyError, OSError):  # a user without an entry
+        return "a user without a name"
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:

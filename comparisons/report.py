@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def render(  # noqa: PLR0913 - one for each section
         cell_heads=CELL_HEADS,
         cells=[_cell(r) for r in cells],
         figures=[(CAPTIONS[name], _embed(figure)) for name, figure in drawn.items()],
-        folder=folder,
+        folder=shlex.quote(str(folder)),
         findings=findings,
         **sections,
     )

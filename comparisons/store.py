@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from comparisons import beside, files, opening, rows, salvage, valid
@@ -129,10 +129,10 @@ class Store:
             deleted = self._connection.executemany(f"DELETE FROM cells WHERE id = ? AND status IN ({marks})", keys)
             return deleted.rowcount
 
-    def keep_command(self, words: Sequence[str]) -> None:
-        """Keep the arguments of a ``bayes-moe study run`` that added to these results, once."""
+    def keep_command(self, command: str) -> None:
+        """Keep a ``bayes-moe study run`` that added to these results, once."""
         with named(self.path):
-            beside.keep_command(self._connection, words)
+            beside.keep_command(self._connection, command)
 
     def commands(self) -> list[str]:
         """Return the commands that made these results, in their order."""

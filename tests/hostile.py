@@ -33,7 +33,7 @@ def folder(path, name="fake.py", source=TEXT, cells=CELLS):
         for cell in cells:
             store.write(cell, measured(cell), {"seconds": 0.5, "finished": "2026-01-01T00:00:00Z", "commit": "abc"})
         store.describe(study)
-        store.keep_command(["fake.py", "--sizes", "50"])
+        store.keep_command("bayes-moe study run fake.py --sizes 50")
         store.keep_findings("found: nothing", pictures.drawn(drawing()), len(cells))
     return file
 
