@@ -7,7 +7,7 @@ scores are (classes, n). On a CPU that layout makes value and gradient about thr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -15,7 +15,28 @@ import jax
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
-from scipy import sparse
+
+from bayes_moe.tables import as_floats as check_real
+from bayes_moe.tables import as_labels, column_names, same_rows, sequence
+
+__all__ = [
+    "Covariates",
+    "Observations",
+    "check_classes",
+    "check_count",
+    "check_finite",
+    "check_labels",
+    "check_real",
+    "check_response",
+    "check_tolerance",
+    "check_weights",
+    "check_x",
+    "encode_labels",
+    "float64",
+    "label_array",
+    "same_rows",
+    "sequence",
+]
 
 from bayes_moe import threads
 from bayes_moe.compilation import make_room
@@ -63,7 +84,7 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     return int(value)
 
 
-@register_dataclass
+@functools.partial(register_dataclass, data_fields=["x", "frozen"], meta_fields=[], drop_fields=["index"])
 @dataclass(frozen=True, eq=False)
 class Covariates:
     """Covariates as the model reads them.
@@ -73,10 +94,13 @@ class Covariates:
     x : array, shape (d, n)
     frozen : array, shape (classes, n), or None
         What the frozen expert says of them, log f0(. | x): evaluated once, here.
+    index : pandas.Index or None
+        The rows' names, where x had any; compiled code does not see them.
     """
 
     x: Array
     frozen: Array | None = None
+    index: object = None
 
     @property
     def n(self) -> int:
@@ -111,11 +135,6 @@ class Observations:
         return self.x.shape[-1]
 
 
-def columns(x: object) -> tuple[str, ...] | None:
-    """Column names of a data frame; None for an array."""
-    return tuple(map(str, x.columns)) if hasattr(x, "columns") else None
-
-
 def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.ndarray:
     """Check covariates.
 
@@ -137,11 +156,10 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
     ValueError
         If x is sparse, not two-dimensional, not real, empty, not finite, or has other columns.
     """
-    if sparse.issparse(x):
-        raise ValueError("x must be a dense array, got a sparse matrix. Pass x.toarray().")
-    if names is not None and columns(x) not in (None, tuple(names)):
+    own = column_names(x)
+    if names is not None and own not in (None, tuple(names)):
         raise ValueError(
-            f"x must have the columns {list(names)} in that order, got {list(columns(x))}. Pass x[{list(names)}]."
+            f"x must have the columns {list(names)} in that order, got {list(own)}. Pass x[{list(names)}]."
         )
     array = check_real("x", x, order="F")  # its transpose is observation-last: one copy does for both
     if array.ndim != 2:
@@ -155,33 +173,6 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
         raise ValueError(f"x must have {features} columns, one for each feature, got {array.shape[1]}.")
     check_finite("x", array)
     return array
-
-
-def check_real(name: str, values: object, order: str = "C") -> np.ndarray:
-    """Copy array-like input into a float64 array of this memory order, refusing what is not real numbers.
-
-    Always a copy: later edits of the user's array must not reach the model.
-    """
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} must not be masked, got a masked array. Drop or impute the masked values.")
-    try:
-        raw = _columns_as_floats(name, values) if hasattr(values, "columns") else np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of real numbers: {error}") from None
-    if raw.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}. Convert it to float first.")
-    return np.array(raw, dtype=np.float64, order=order)
-
-
-def _columns_as_floats(name: str, frame: object) -> np.ndarray:
-    """Values of a data frame, whose columns may be of several real dtypes (float beside bool, nullable)."""
-    kinds = {
-        str(column): getattr(dtype, "kind", "O") for column, dtype in zip(frame.columns, frame.dtypes, strict=True)
-    }
-    bad = [column for column, kind in kinds.items() if kind not in "fiub"]
-    if bad:
-        raise ValueError(f"columns {bad} do not hold real numbers")
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
@@ -198,10 +189,9 @@ def check_classes(classes: Sequence[Hashable] | None, count: int) -> tuple[Hasha
     """Check declared class labels; 0, 1, ... where none are declared."""
     if classes is None:
         return tuple(range(count))
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise ValueError(f"classes must be a list of {count} labels, got {classes!r}.")
-    labels = tuple(c.item() if isinstance(c, np.generic) else c for c in classes)
-    if not all(isinstance(label, Hashable) for label in labels):
+    given = sequence("classes", classes, f"a list of {count} labels")
+    labels = tuple(c.item() if isinstance(c, np.generic) else c for c in given)
+    if not all(map(_hashable, labels)):
         raise ValueError(f"classes must be hashable labels, got {list(labels)}.")
     if len(labels) != count:
         raise ValueError(f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}.")
@@ -237,15 +227,28 @@ def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) 
         unknown = (codes < 0) | (codes >= len(classes))
     else:
         position = {label: code for code, label in enumerate(classes)}
-        codes = np.array([position.get(label, -1) for label in array.tolist()])
+        codes = np.array([position.get(label, -1) if _hashable(label) else -1 for label in array.tolist()])
         unknown = codes < 0
     if unknown.any():
-        strange = list(dict.fromkeys(array[unknown].tolist()))[:5]
+        strange = _distinct(array[unknown].tolist())[:5]
         raise ValueError(
             f"y holds labels that the model does not declare: {strange}. Its classes are {list(classes)}; "
             "declare others, in the order of the frozen expert's rows, with classes=[...]."
         )
     return codes.astype(np.int32)
+
+
+def _hashable(label: object) -> bool:
+    """Whether a label has a hash; a tuple of lists says so and has none."""
+    try:
+        hash(label)
+    except TypeError:
+        return False
+    return True
+
+
+def _distinct(labels: list) -> list:
+    return list(dict.fromkeys(label if _hashable(label) else repr(label) for label in labels))
 
 
 def check_response(y: object, responses: int, n: int | None = None) -> np.ndarray:
@@ -293,29 +296,12 @@ def label_array(classes: Sequence[Hashable]) -> np.ndarray:
 
 def check_labels(name: str, labels: object, n: int | None = None) -> np.ndarray:
     """Labels, any hashables, as an array (n,): of objects where NumPy would change what they are."""
-    array = labels if isinstance(labels, np.ndarray) else _as_labels(name, labels)
+    array = as_labels(name, labels)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, a label for each row of x, got shape {array.shape}.")
     if n is not None and len(array) != n:
         raise ValueError(f"{name} must have one label for each row of x: x has {n} rows, {name} has {len(array)}.")
     return array
-
-
-def _as_labels(name: str, labels: object) -> np.ndarray:
-    if hasattr(labels, "columns"):
-        return np.asarray(labels)
-    if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise ValueError(f"{name} must be a sequence of labels, one for each row of x, got {labels!r}.")
-    values = list(labels)
-    if any(isinstance(value, list) for value in values):
-        raise ValueError(f"{name} must be one-dimensional, a label for each row of x, got a list of lists.")
-    if any(isinstance(value, tuple) for value in values):
-        array = np.empty(len(values), dtype=object)
-        array[:] = values
-        return array
-    array = np.asarray(values)
-    mixed = array.dtype.kind in "US" and not all(isinstance(value, str | bytes) for value in values)
-    return np.asarray(values, dtype=object) if mixed else array
 
 
 def check_weights(weights: object | None, n: int) -> np.ndarray | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from numbers import Integral
 
-from bayes_moe.data import check_classes, check_count
+from bayes_moe.data import check_classes, check_count, sequence
 from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
 from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
 from bayes_moe.gaussian import FORMS
@@ -194,9 +194,9 @@ def varying_coefficient(
         check_count("gate_features", gate_features, 0),
         check_count("expert_features", expert_features, 0),
     )
-    if isinstance(constant, str) or len(constant):
-        model.select(constant)
-    return replace(model, constant=tuple(constant))
+    names = constant if isinstance(constant, str) else sequence("constant", constant, "a sequence of names")
+    model.select(names)
+    return replace(model, constant=tuple(names))
 
 
 def _check_reference(reference: str | None, act: Activation) -> None:
@@ -242,14 +242,11 @@ def _features(features: int | Sequence[str] | None, expert: Frozen) -> tuple[int
 
 def _named(features: int | Sequence[str], expected: int | None = None) -> tuple[int, tuple[str, ...] | None]:
     """Count features, and name them where names are given."""
-    if isinstance(features, Integral):
+    if isinstance(features, Integral) and not isinstance(features, bool):
         count, names = int(features), None
-    elif isinstance(features, Iterable) and not isinstance(features, str):
-        names = tuple(map(str, features))
-        count = len(names)
     else:
-        kind = "the string " if isinstance(features, str) else ""
-        raise ValueError(f"features must be a count or a list of names, got {kind}{features!r}.")
+        names = tuple(map(str, sequence("features", features, "a count or a list of names")))
+        count = len(names)
     if names is not None and len(set(names)) != count:
         raise ValueError(f"features must have distinct names, got {list(names)}.")
     if count < 1 or expected not in (None, count):

@@ -44,6 +44,7 @@ from bayes_moe.data import (
     encode_labels,
     float64,
     label_array,
+    same_rows,
 )
 from bayes_moe.experts import Frozen, Multinomial, Normal
 from bayes_moe.gates import Constant, Gaussian, Softmax
@@ -145,7 +146,8 @@ class MoE(Likelihood):
         """
         array = check_x(x, self.gate.features, self.feature_names)
         frozen = [e for e in self.experts if isinstance(e, Frozen)]
-        return Covariates(np.ascontiguousarray(array.T), frozen[0].evaluate(array) if frozen else None)
+        index = same_rows(frozen=frozen[0].source if frozen else None, x=x)
+        return Covariates(np.ascontiguousarray(array.T), frozen[0].evaluate(array) if frozen else None, index)
 
     @float64
     def observe(self, x: object, y: object, weights: object | None = None) -> Observations:
@@ -171,6 +173,7 @@ class MoE(Likelihood):
         covariates = x if isinstance(x, Covariates) else self.prepare(x)
         if covariates.x.shape[0] != self.gate.features:
             raise ValueError(f"x must have {self.gate.features} features, got {covariates.x.shape[0]}.")
+        same_rows(x=covariates, y=y, weights=weights)
         codes = self.check_y(y, covariates.n)
         checked = check_weights(weights, covariates.n)
         return jax.tree.map(np.asarray, self.condition(covariates, codes, checked))

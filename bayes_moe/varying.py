@@ -21,7 +21,7 @@ from jax import Array
 from jax.tree_util import register_dataclass
 
 from bayes_moe import parameters
-from bayes_moe.data import check_response, float64
+from bayes_moe.data import check_response, float64, same_rows
 from bayes_moe.indexed import IndexedObservations, check_covariates, check_index, check_range, check_size
 from bayes_moe.keys import as_key
 from bayes_moe.numerics import logsumexp
@@ -196,6 +196,7 @@ class VaryingCoefficient:
             If an argument is of another shape, not finite or not real; if u is constant or leaves its range; if y is
             nothing that the experts can draw.
         """
+        same_rows(x=x, z=z, u=u, y=y, size=size)
         columns, n = self._columns(x, z)
         index = check_index(u, n)
         response, sizes = check_response(y, 1, n), check_size(size, n)

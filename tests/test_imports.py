@@ -18,13 +18,14 @@ SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMP
 # Each room of bayes_moe may import those in the lines before its own, and no others.
 ORDER = (
     ("flags",),
-    ("threads",),
+    ("threads", "tables"),
     ("_numpyro", "tracing", "keys", "compile_cache"),
     ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),
-    ("normal",),
+    ("normal", "activations"),
+    ("frozen",),
     ("gates", "experts"),
     ("likelihood",),
     ("moe",),
