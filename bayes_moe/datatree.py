@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -20,7 +19,11 @@ from bayes_moe.chains import Settings
 from bayes_moe.compilation import ahead, compiled
 from bayes_moe.modes import Layout, Model
 from bayes_moe.moe import MoE
+from bayes_moe.origin import data_hash, described
 from bayes_moe.sampler import Draws
+from bayes_moe.tables import row_labels
+
+__all__ = ["assemble", "compile_ahead", "data_hash", "flat_draws", "flat_variables", "groups", "labels_for_coords"]
 
 Groups = dict[str, dict[str, np.ndarray]]
 ON_REQUEST = LOG_LIKELIHOOD, PREDICTIVE = "log_likelihood", "posterior_predictive"  # draws x n numbers each
@@ -118,7 +121,9 @@ def _sample_stats(draws: Draws, settings: Settings) -> dict[str, np.ndarray]:
     }
 
 
-def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, object]) -> xr.DataTree:
+def assemble(
+    groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, object], index: object = None
+) -> xr.DataTree:
     """Name dims and coords, add the data, and write down how it was made.
 
     Parameters
@@ -131,6 +136,8 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
         What the model was run on.
     about : mapping
         Scalars for the root attributes.
+    index : pandas.Index, optional
+        Names of the rows, for ``obs_id`` of a model of this package.
 
     Returns
     -------
@@ -146,7 +153,9 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
         dims |= {name: [_dim(moe, name, dim) for dim in field.dims] for name, field in moe.fields.items()}
         coords = {name: labels_for_coords(values) for name, values in moe.coords.items()}
         coords |= {GATE + name: values for name, values in coords.items() if name in APART}
+        coords["obs_id"] = list(row_labels(index, len(args[1])))
         attrs["classes"] = json.dumps([str(label) for label in moe.classes])
+        attrs |= {"model": json.dumps(described(moe)), "data_hash": data_hash((args[0][2].x, args[1]))}
         groups = groups | _data_groups(args)
     elif isinstance(args[-1], jax.Array) and args[-1].ndim:
         groups = groups | {"observed_data": {"y": np.asarray(args[-1])}}
@@ -162,7 +171,7 @@ def assemble(groups: Groups, moe: MoE | None, args: tuple, about: Mapping[str, o
     )
     tree["log_prior"] = arviz_base.from_dict({"log_prior": groups["log_prior"]}, dims=log_prior_dims)["log_prior"]
     if constants:
-        tree["constant_data"] = _constant_data(moe, constants)
+        tree["constant_data"] = _constant_data(moe, constants, coords["obs_id"])
     return tree
 
 
@@ -195,12 +204,12 @@ def _data_groups(args: tuple) -> Groups:
     return {"observed_data": {"y": np.asarray(codes)}, "constant_data": constants}
 
 
-def _constant_data(moe: MoE, constants: dict[str, np.ndarray]) -> xr.Dataset:
+def _constant_data(moe: MoE, constants: dict[str, np.ndarray], rows: list) -> xr.Dataset:
     """Build apart, because here the dim ``class`` counts all classes, the reference included."""
     return arviz_base.from_dict(
         {"constant_data": constants},
         dims={"x": ["obs_id", "feature"], "frozen_log_proba": ["obs_id", "class"]},
-        coords={"feature": moe.coords["feature"], "class": labels_for_coords(moe.classes)},
+        coords={"obs_id": rows, "feature": moe.coords["feature"], "class": labels_for_coords(moe.classes)},
     )["constant_data"].to_dataset()
 
 
@@ -210,13 +219,3 @@ def labels_for_coords(labels: Sequence[object]) -> list:
         if all(type(label) is kind for label in labels):
             return list(labels)
     return [str(label) for label in labels]
-
-
-def data_hash(args: object) -> str:
-    """SHA-256 of every array that the model was run on."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(args):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

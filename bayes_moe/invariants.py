@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jax import Array
 
-from bayes_moe import voronoi
+from bayes_moe import origin, voronoi
 from bayes_moe.data import Observations, float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
@@ -21,29 +21,30 @@ def invariants(moe: MoE, idata: xr.DataTree, x: object, y: object, truth: Params
     Parameters
     ----------
     moe : MoE
-        With a generative gate, whose experts are exchangeable.
+        With exchangeable experts: a Gaussian gate, or several adapters beside a frozen expert.
     idata : xarray.DataTree
         From :func:`bayes_moe.nuts.sample`.
     x, y : array-like, shapes (m, d) and (m,)
         A few fixed points.
     truth : dict of str to array, optional
-        A mixing measure to be near to, with as many atoms as it likes.
+        A mixing measure to be near to, with as many atoms as it likes; with a Gaussian gate alone.
 
     Returns
     -------
     xarray.Dataset, dims (chain, draw, ...)
-        ``log_density``, log p(x, y) at the points; ``log_conditional``, log p(y | x) there; ``sorted_pi`` and so on: of
-        each parameter's coordinates, the values of all experts in ascending order; with a truth, ``voronoi``.
+        ``log_density``, log p(x, y) or log p(y | x) at the points, as the likelihood has it; with a Gaussian gate
+        ``log_conditional``, log p(y | x) there; ``sorted_pi`` and so on: of each parameter's coordinates, the values of
+        all experts or adapters in ascending order; with a truth, ``voronoi``.
 
     Raises
     ------
     ValueError
-        For a model whose experts are not exchangeable.
+        For a model whose experts are not exchangeable, or draws of another model.
     """
-    if not moe.gate.generative:
-        raise ValueError("invariants is for exchangeable experts; a frozen expert has its label already.")
-    posterior = idata["posterior"].to_dataset()
-    draws = {name: posterior[name].transpose("chain", "draw", ...).values for name in moe.fields}
+    posterior = origin.check_exchangeable("invariants", moe, idata)
+    if truth is not None and not moe.gate.generative:
+        raise ValueError("truth must be left out with this gate: Voronoi losses are of Gaussian-gated mixtures.")
+    draws = {name: posterior[name].values for name in moe.fields}
     data = jax.tree.map(jnp.asarray, moe.observe(x, y))
     target = None if truth is None else {name: jnp.asarray(value) for name, value in truth.items()}
     found = _of_draws(moe, jax.tree.map(jnp.asarray, draws), data, target)
@@ -72,6 +73,7 @@ def of(moe: MoE, params: Params, data: Observations, truth: Params | None = None
         A few fixed points.
     truth : dict of str to array, optional
     """
-    out = {"log_density": moe.log_densities(params, data), "log_conditional": moe.log_conditional(params, data)}
+    out = {"log_density": moe.log_densities(params, data)}
+    out |= {"log_conditional": moe.log_conditional(params, data)} if moe.gate.generative else {}
     out |= {f"sorted_{name}": jnp.sort(value, axis=0) for name, value in params.items()}
     return out if truth is None else out | {"voronoi": voronoi.voronoi(params, truth)}

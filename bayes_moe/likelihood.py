@@ -44,6 +44,20 @@ class Likelihood(abc.ABC):
         ends = list(accumulate(expert.experts for expert in self.experts))
         return [slice(end - expert.experts, end) for expert, end in zip(self.experts, ends, strict=True)]
 
+    @property
+    def exchangeable(self) -> range:
+        """Rows of :meth:`log_joint` that may swap labels: all experts of a Gaussian gate; adapters, where several.
+
+        Empty where each component has a label already: the frozen expert, a reference, a single adapter beside one.
+        """
+        axes = {
+            (field.dims[0], field.shape[0]) for part in (self.gate, *self.experts) for field in part.fields.values()
+        }
+        last, where = self.experts[-1], self.places[-1]
+        alone = len(axes) == 1 and {size for _, size in axes} == {last.experts}
+        several = self.gate.generative or last.experts > 1
+        return range(where.start, where.stop) if alone and several else range(0)
+
     def condition(self, covariates: Covariates, codes: Array, weights: Array | None = None) -> Observations:
         """Pair covariates with class positions or real responses (pure JAX)."""
         dtype = jnp.result_type(covariates.x)

@@ -15,11 +15,12 @@ import xarray as xr
 from arviz_stats.utils import ELPDDataLOO
 from jax import Array
 
-from bayes_moe import datatree
+from bayes_moe import datatree, origin
 from bayes_moe.compilation import compiled, memory_named
-from bayes_moe.data import Covariates, check_count, float64
+from bayes_moe.data import Covariates, check_count, float64, same_rows
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
+from bayes_moe.tables import row_labels
 
 NUMBERS = 2**24  # of the log likelihood held at once: 128 MiB
 LEAST = 25  # draws: ArviZ fits a Pareto tail to a fifth of them, and needs five
@@ -57,7 +58,7 @@ def loo(
     Raises
     ------
     ValueError
-        For bad data, fewer than 25 draws in all, or ``rows`` below one.
+        For bad data, draws of another model or other data, fewer than 25 draws in all, or ``rows`` below one.
 
     References
     ----------
@@ -68,26 +69,30 @@ def loo(
     >>> idata = nuts.sample(moe, x, y, rng_key=0)
     >>> loo(moe, idata, x, y)
     """
+    posterior = origin.check_model(moe, idata)
     covariates = moe.prepare(x)
+    index = same_rows(x=covariates, y=y)
     codes = np.asarray(moe.check_y(y, covariates.n))
-    posterior = idata["posterior"].dataset
+    origin.check_data(idata, covariates, codes)
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
     if chains * length < LEAST:
         raise ValueError(
             f"idata must have at least {LEAST} draws, all chains together, got {chains * length}. Raise num_samples."
         )
     rows = max(1, NUMBERS // (chains * length)) if rows is None else check_count("rows", rows)
-    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
+    draws = jax.tree.map(jnp.asarray, datatree.flat_variables(posterior, moe.fields))
     pointwise, tables = CONDITIONAL if conditional else LIKELIHOOD, []
     for first in range(0, covariates.n, rows):
         part = jax.tree.map(lambda a, s=first: jnp.asarray(a[..., s : s + rows]), covariates)
         arguments = (draws, moe, part, jnp.asarray(codes[first : first + rows]))
         values = np.asarray(compiled(pointwise, *arguments)(*arguments)).reshape(chains, length, -1)
-        tables.append(_loo_of(idata, values))
+        tables.append(_loo_of(posterior, values))
     elpd_i, lppd_i, pareto_k = (np.concatenate(column) for column in zip(*tables, strict=True))
     good_k = min(1 - 1 / np.log10(chains * length), 0.7)
     elpd, p = float(elpd_i.sum()), float((lppd_i - elpd_i).sum())
-    coords = {"obs_id": np.arange(covariates.n)}
+    observed = origin.group(idata, "observed_data")
+    names = observed["obs_id"].values if "obs_id" in observed else row_labels(index, covariates.n)
+    coords = {"obs_id": names}
     return ELPDDataLOO(
         elpd=elpd,
         se=float(np.sqrt(covariates.n * np.var(elpd_i, ddof=1))),
@@ -112,10 +117,10 @@ def _pointwise(density: Callable[..., Array], draws: Params, moe: MoE, covariate
 LIKELIHOOD, CONDITIONAL = partial(_pointwise, MoE.log_densities), partial(_pointwise, MoE.log_conditional)
 
 
-def _loo_of(idata: xr.DataTree, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _loo_of(posterior: xr.Dataset, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ArviZ's elpd_i, the log of the mean density, and Pareto k, of some observations."""
     part = arviz_base.from_dict({"log_likelihood": {"y": values}})
-    part["posterior"] = idata["posterior"]
+    part["posterior"] = xr.DataTree(posterior)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of large Pareto k: the whole's are returned
         found = azs.loo(part, pointwise=True)

@@ -13,10 +13,10 @@ import xarray as xr
 from jax import Array
 from tqdm import tqdm
 
-from bayes_moe import datatree, gibbs, sampler, threads, transitions
+from bayes_moe import datatree, gibbs, origin, sampler, threads, transitions
 from bayes_moe.chains import Settings
 from bayes_moe.compilation import as_arrays, memory_named
-from bayes_moe.data import Covariates, check_count, float64
+from bayes_moe.data import Covariates, check_count, float64, same_rows
 from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.numpyro_model import Mixture, model, posterior_model, summed_model
@@ -143,7 +143,7 @@ def sample(  # noqa: PLR0913 - one for each setting
         "target_accept_prob": draws.plan.target_accept_prob,
         **({"mode_lp": float(draws.plan.modes.log_densities[0])} if len(draws.plan.modes.free) else {}),
     }
-    return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about)
+    return datatree.assemble(groups, moe if isinstance(moe, MoE) else None, model_args, about, same_rows(x=x, y=y))
 
 
 def _problem(
@@ -152,6 +152,7 @@ def _problem(
     """Return target, prepare, model and args: NUTS moves on ``target(*prepare(args))``."""
     if isinstance(moe, MoE):
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
+        same_rows(x=covariates, y=y)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
         check_scale(moe, prior, covariates.x, codes)
         args = as_arrays(((moe, shaped, covariates), codes))
@@ -160,6 +161,7 @@ def _problem(
         raise ValueError(f"moe must be a MoE or a NumPyro model, got {moe!r}.")
     if prior is not None:
         raise ValueError("prior is for a MoE; a model of your own states its priors itself.")
+    same_rows(x=x, y=y)
     args = as_arrays((x, _array(y)))
     own = AsItIs.of(moe, args)
     return own, lambda args: args, own, args
@@ -221,8 +223,16 @@ def class_probabilities(moe: MoE, idata: xr.DataTree, x: object) -> np.ndarray:
     Returns
     -------
     ndarray, shape (n, classes)
+
+    Raises
+    ------
+    ValueError
+        For bad covariates, real responses, or draws of another model.
     """
-    draws = jax.tree.map(jnp.asarray, datatree.flat_draws(idata["posterior"], moe))
+    posterior = origin.check_model(moe, idata)
+    if moe.real:
+        raise ValueError("moe must be a model of classes: this one's responses are real numbers. Use moe.predict.")
+    draws = jax.tree.map(jnp.asarray, datatree.flat_variables(posterior, moe.fields))
     return np.asarray(_mean_probabilities(moe, draws, moe.prepare(x)).T)
 
 

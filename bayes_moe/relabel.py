@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +12,15 @@ import xarray as xr
 from jax import Array
 from scipy.optimize import linear_sum_assignment
 
+from bayes_moe import origin
 from bayes_moe.data import Observations, check_count, float64
+from bayes_moe.datatree import flat_variables
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
 METHODS = ("ecr", "order", "stephens")
 MAX_ITER = 100  # passes over the draws; each method stops at a fixed point, usually after a few
+NUMBERS = 2**23  # responsibilities held at once: 64 MiB
 FILLED = 0.01  # weight from which an expert counts as filled
 
 
@@ -29,20 +35,22 @@ def relabel(
     by: str = "c",
     thin: int = 1,
 ) -> xr.DataTree:
-    """Permute the experts of each draw so that their labels mean the same in all.
+    """Permute the exchangeable experts of each draw so that their labels mean the same in all.
 
     Parameters
     ----------
     moe : MoE
-        With a generative gate, whose experts are exchangeable.
+        With exchangeable experts: a Gaussian gate, or several adapters beside a frozen expert, which are permuted among
+        themselves.
     idata : xarray.DataTree
-        From :func:`bayes_moe.nuts.sample`; left as it is.
+        From :func:`bayes_moe.nuts.sample`, or some of its chains or draws; left as it is.
     x, y : array-like
         The data, for "ecr" and "stephens".
     method : "ecr", "order" or "stephens"
         "ecr": each draw's allocation of the observations is matched to that of the draw with the highest log density,
         the pivot, and then to the most frequent allocation so found, until it stays. "order": by the first coordinate
-        of ``by``. "stephens": least Kullback-Leibler divergence of the responsibilities from their mean.
+        of ``by``. "stephens": least Kullback-Leibler divergence of the responsibilities from their mean. Both are
+        allocations and responsibilities among the exchangeable experts alone.
     by : str
         A parameter, for "order".
     thin : int
@@ -51,13 +59,14 @@ def relabel(
     Returns
     -------
     xarray.DataTree
-        A copy with the group ``relabelled``: the posterior's variables, and ``permutation`` (chain, draw, expert), such
-        that expert i of the group is expert ``permutation[..., i]`` of the raw draw.
+        A copy with the group ``relabelled``: the posterior's variables, and ``permutation`` (chain, draw, expert) or
+        (chain, draw, adapter), such that expert i of the group is expert ``permutation[..., i]`` of the raw draw.
 
     Raises
     ------
     ValueError
-        For an unknown method, missing or bad data, ``thin`` below one, or a model whose experts are not exchangeable.
+        For an unknown method, missing or bad data, ``thin`` below one, a model whose experts are not exchangeable,
+        draws of another model, or data other than those that they were made with.
 
     References
     ----------
@@ -65,24 +74,67 @@ def relabel(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    if not moe.gate.generative:
-        raise ValueError("relabel is for exchangeable experts; a frozen expert or a reference has its label already.")
     if method != "order" and (x is None or y is None):
         raise ValueError(f"x and y are needed for method {method!r}; 'order' does without.")
     thin = check_count("thin", thin)
-    posterior = idata["posterior"].to_dataset()
-    shape = posterior.sizes["chain"], posterior.sizes["draw"]
-    draws = {
-        n: posterior[n].transpose("chain", "draw", ...).values.reshape(-1, *f.shape) for n, f in moe.fields.items()
-    }
+    posterior = origin.check_exchangeable("relabel", moe, idata)
+    draws = flat_variables(posterior, moe.fields)
     if method == "order":
         order = by_order(draws, by)
     else:
-        data = jax.tree.map(lambda a: jnp.asarray(a[..., ::thin]), moe.observe(x, y))
-        share = np.asarray(_shares(moe, jax.tree.map(jnp.asarray, draws), data))  # (draws, n, experts)
-        lp = idata["sample_stats"]["lp"].transpose("chain", "draw").values.ravel()
-        order = ecr(share.argmax(axis=2), share.shape[2], int(lp.argmax())) if method == "ecr" else stephens(share)
-    return _with_group(idata, posterior, moe, order.reshape(*shape, -1))
+        shares = Shares(moe, draws, _data(moe, idata, x, y, thin))
+        order = stephens(shares) if method == "stephens" else ecr(shares.allocations(), shares.experts, _pivot(idata))
+    return _with_group(idata, posterior, moe, order.reshape(posterior.sizes["chain"], posterior.sizes["draw"], -1))
+
+
+def _data(moe: MoE, idata: xr.DataTree, x: object, y: object, thin: int) -> Observations:
+    """Every thin-th observation, after a look at whether they are the tree's own."""
+    covariates = moe.prepare(x)
+    origin.check_data(idata, covariates, moe.check_y(y, covariates.n))
+    return jax.tree.map(lambda a: jnp.asarray(a[..., ::thin]), moe.observe(covariates, y))
+
+
+def _pivot(idata: xr.DataTree) -> int:
+    """Position of the likeliest draw."""
+    stats = origin.group(idata, "sample_stats", needed=True)
+    if "lp" not in stats:
+        raise ValueError("idata must hold the log density lp in sample_stats for method 'ecr'. Use 'stephens'.")
+    return int(origin.with_dims(stats[["lp"]])["lp"].values.argmax())
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Responsibilities of the exchangeable experts in each draw, some draws at a time: all at once need gigabytes.
+
+    Parameters
+    ----------
+    moe : MoE
+    draws : dict of str to ndarray
+        With one leading axis.
+    data : Observations
+    """
+
+    moe: MoE
+    draws: dict[str, np.ndarray]
+    data: Observations
+
+    @property
+    def experts(self) -> int:
+        """How many experts are exchangeable."""
+        return len(self.moe.exchangeable)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Slices (some draws, n, experts), in order; computed anew each time."""
+        count = len(next(iter(self.draws.values())))
+        step = min(count, max(1, NUMBERS // (self.data.n * self.experts)))
+        for first in range(0, count, step):
+            rows = np.arange(first, first + step).clip(max=count - 1)  # of one length: another would compile again
+            part = {name: jnp.asarray(values[rows]) for name, values in self.draws.items()}
+            yield np.asarray(_shares(self.moe, part, self.data))[: count - first]
+
+    def allocations(self) -> np.ndarray:
+        """The likeliest expert of each observation in each draw, (draws, n), a byte or two each."""
+        return np.concatenate([share.argmax(axis=2).astype(np.min_scalar_type(self.experts)) for share in self])
 
 
 def by_order(draws: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -115,31 +167,36 @@ def ecr(allocations: np.ndarray, experts: int, pivot: int) -> np.ndarray:
         if order is not None and np.array_equal(new, order):
             break
         order = new
-        inverse = np.argsort(order, axis=1)
-        relabelled = np.take_along_axis(inverse, allocations, axis=1)
-        target = np.argmax([(relabelled == i).sum(axis=0) for i in range(experts)], axis=0)
+        counts = np.zeros((experts, allocations.shape[1]), dtype=np.int64)
+        for row, inverse in zip(allocations, np.argsort(order, axis=1), strict=True):
+            counts[inverse[row], np.arange(len(row))] += 1
+        target = counts.argmax(axis=0)
     return order
 
 
-def stephens(share: np.ndarray) -> np.ndarray:
+def stephens(shares: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
     """Stephens' algorithm: permutations that bring the responsibilities nearest to their mean.
 
     Minimises sum_draws sum_in r_in log(r_in / mean r_in) by turns, mean and permutations.
 
     Parameters
     ----------
-    share : ndarray, shape (draws, n, experts)
+    shares : ndarray, shape (draws, n, experts), or iterable of such of some draws at a time
+        Gone through twice for each turn.
 
     Returns
     -------
     ndarray of int, shape (draws, experts)
     """
-    experts = share.shape[2]
-    order = np.tile(np.arange(experts), (len(share), 1))
+    parts = [shares] if isinstance(shares, np.ndarray) else shares
+    order = np.concatenate([np.tile(np.arange(part.shape[2]), (len(part), 1)) for part in parts])
     for _ in range(MAX_ITER):
-        mean = np.take_along_axis(share, order[:, None, :], axis=2).mean(axis=0)
-        log_mean = np.log(np.maximum(mean, 1e-300))
-        new = np.array([match(log_mean.T @ r) for r in share])  # the entropy of r is the same for every permutation
+        rows, total = iter(order), 0.0
+        for part in parts:
+            total = total + sum(r[:, o] for r, o in zip(part, rows, strict=False))
+        log_mean = np.log(np.maximum(total / len(order), 1e-300))
+        # The entropy of r is the same for every permutation.
+        new = np.array([match(log_mean.T @ r) for part in parts for r in part])
         if np.array_equal(new, order):
             break
         order = new
@@ -164,7 +221,14 @@ def filled(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataArray:
     ----------
     Malsiner-Walli, Frühwirth-Schnatter and Grün (2016).
     """
-    return above(idata["posterior"]["pi"], threshold)
+    return above(_weights(idata), threshold)
+
+
+def _weights(idata: xr.DataTree) -> xr.DataArray:
+    posterior = origin.group(idata, "posterior", needed=True)
+    if "pi" not in posterior:
+        raise ValueError(f"idata must hold weights pi, as of a Gaussian gate, got {', '.join(posterior.data_vars)}.")
+    return origin.with_dims(posterior)["pi"]
 
 
 def above(weights: xr.DataArray, threshold: float = FILLED) -> xr.DataArray:
@@ -186,7 +250,7 @@ def number_of_experts(idata: xr.DataTree, threshold: float = FILLED) -> xr.DataA
     xarray.DataArray, dims (chain, experts)
         Share of the chain's draws with so many filled experts, 1 to all; average over chains for the posterior.
     """
-    return by_chain(filled(idata, threshold), idata["posterior"].sizes["expert"])
+    return by_chain(filled(idata, threshold), _weights(idata).sizes["expert"])
 
 
 def by_chain(counts: xr.DataArray, experts: int) -> xr.DataArray:
@@ -212,21 +276,23 @@ def match(gain: np.ndarray) -> np.ndarray:
 
 
 def _overlap(target: np.ndarray, row: np.ndarray, experts: int) -> np.ndarray:
-    return np.bincount(target * experts + row, minlength=experts**2).reshape(experts, experts)
+    pairs = target.astype(np.intp) * experts + row
+    return np.bincount(pairs, minlength=experts**2).reshape(experts, experts)
 
 
 @jax.jit
 def _shares(moe: MoE, draws: Params, data: Observations) -> Array:
-    return jax.lax.map(lambda params: jax.nn.softmax(moe.log_joint(params, data), axis=0).T, draws)
+    where = np.array(moe.exchangeable)
+    return jax.lax.map(lambda params: jax.nn.softmax(moe.log_joint(params, data)[where], axis=0).T, draws)
 
 
 def _with_group(idata: xr.DataTree, posterior: xr.Dataset, moe: MoE, order: np.ndarray) -> xr.DataTree:
-    index = xr.DataArray(order, dims=("chain", "draw", "expert"), coords=posterior["pi"].coords)
+    dim = next(iter(moe.fields.values())).dims[0]
     group = xr.Dataset(coords=posterior.coords, attrs=dict(posterior.attrs))
     for name in moe.fields:
-        values = posterior[name].transpose("chain", "draw", "expert", ...)
+        values = posterior[name].transpose("chain", "draw", dim, ...)
         taken = np.take_along_axis(values.values, order.reshape(*order.shape, *[1] * (values.ndim - 3)), axis=2)
         group[name] = values.copy(data=taken)
     out = idata.copy()
-    out["relabelled"] = xr.DataTree(group.assign(permutation=index))
+    out["relabelled"] = xr.DataTree(group.assign(permutation=(("chain", "draw", dim), order)))
     return out

@@ -29,6 +29,7 @@ ORDER = (
     ("gates", "experts"),
     ("likelihood",),
     ("moe",),
+    ("origin",),
     ("varying", "bases"),
     ("families", "formula", "bands", "smooth"),
     ("losses", "information", "voronoi", "solvability", "dendrogram", "units", "movement"),

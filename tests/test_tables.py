@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from scipy import sparse
 
-from bayes_moe import contaminated, gaussian_gated, varying_coefficient
+from bayes_moe import contaminated, gaussian_gated, nuts, varying_coefficient
 from bayes_moe.experts import Frozen
 from bayes_moe.tables import as_floats, row_labels
 from mle import em, newton
@@ -90,6 +90,9 @@ ENTRIES = {
 FITS = {
     "newton": lambda x, y: newton.fit(MOE, x, y, init=GIVEN),
     "em": lambda x, y: em.fit(MOE, x, y, init=GIVEN),
+    "nuts": lambda x, y: nuts.sample(MOE, x, y, rng_key=0),
+    "nuts, prepared": lambda x, y: nuts.sample(MOE, MOE.prepare(x), y, rng_key=0),
+    "nuts, own model": lambda x, y: nuts.sample(lambda x, y=None: None, x, y, rng_key=0),
 }
 OTHERS = {
     "reversed": lambda s: s.iloc[::-1],
