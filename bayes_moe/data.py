@@ -16,6 +16,8 @@ import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
+from bayes_moe import threads
+from bayes_moe.compilation import make_room
 from bayes_moe.tables import as_floats as check_real
 from bayes_moe.tables import as_labels, column_names, same_rows, sequence
 
@@ -24,6 +26,7 @@ __all__ = [
     "Observations",
     "check_classes",
     "check_count",
+    "check_extent",
     "check_finite",
     "check_labels",
     "check_real",
@@ -38,8 +41,7 @@ __all__ = [
     "sequence",
 ]
 
-from bayes_moe import threads
-from bayes_moe.compilation import make_room
+LEAST = 1e-150  # scale of data whose squares are no smaller than double precision goes
 
 
 def float64[**P, R](function: Callable[P, R]) -> Callable[P, R]:
@@ -172,6 +174,7 @@ def check_x(x: object, features: int, names: Sequence[str] | None = None) -> np.
     if array.shape[1] != features:
         raise ValueError(f"x must have {features} columns, one for each feature, got {array.shape[1]}.")
     check_finite("x", array)
+    check_extent("x", array)
     return array
 
 
@@ -182,6 +185,17 @@ def check_finite(name: str, array: np.ndarray) -> None:
         raise ValueError(
             f"{name} must be finite, got {array[tuple(bad[0])]} at index {tuple(map(int, bad[0]))} "
             f"({len(bad)} such values). Drop or impute these rows."
+        )
+
+
+def check_extent(name: str, array: np.ndarray) -> None:
+    """Refuse columns of units so large or small that squares leave double precision."""
+    largest = np.atleast_1d(np.abs(array).max(axis=0)) if array.size else np.zeros(0)
+    bad = (largest > 1 / LEAST) | ((largest < LEAST) & (largest > 0))
+    if bad.any():
+        raise ValueError(
+            f"{name} must be of a scale between {LEAST:g} and {1 / LEAST:g}, whose squares double precision holds, got "
+            f"values up to {largest[bad][0]:.3g}. Change its units."
         )
 
 
@@ -281,6 +295,7 @@ def check_response(y: object, responses: int, n: int | None = None) -> np.ndarra
     if n is not None and len(array) != n:
         raise ValueError(f"y must have one response for each row of x: x has {n} rows, y has {len(array)}.")
     check_finite("y", array)
+    check_extent("y", array)
     return array
 
 
@@ -312,6 +327,10 @@ def check_weights(weights: object | None, n: int) -> np.ndarray | None:
     if array.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one for each row of x, got {array.shape}.")
     check_finite("weights", array)
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"weights must have a finite sum, got values up to {array.max():g}. Divide them by that.")
     if (array < 0).any() or not array.any():
         raise ValueError(
             f"weights must be non-negative and not all zero, got a minimum of {array.min()} "

@@ -22,6 +22,7 @@ from bayes_moe.experts import Activation, activation_function
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
+MOST = 1e300  # observations
 CHUNK = 4096  # observations differentiated side by side
 NOISE = 1e-26  # a diagonal below this share of the largest is rounding error squared, not another unit
 SINGULAR = 1e-13  # eigenvalues below this share of the largest, after scaling, count as zero
@@ -52,23 +53,52 @@ def fisher(moe: MoE, params: Params, x: object, weights: object | None = None) -
     ValueError
         For bad parameters or covariates.
     """
-    free = parameters.flatten(moe.fields, moe.params(**params))
-    covariates = moe.prepare(x)
+    information, units = _in_units(moe, moe.params(**params), x, weights)
+    with np.errstate(over="ignore", under="ignore"):
+        out = information * units * units[:, None]
+    if not np.isfinite(out).all() or (np.diag(out) == 0)[np.diag(information) > 0].any():
+        raise ValueError(
+            "x must be of a scale whose squares double precision holds, for its information. Standardise it."
+        )
+    return out
+
+
+def _in_units(moe: MoE, params: Params, x: object, weights: object | None) -> tuple[np.ndarray, np.ndarray]:
+    """Information of the free vector in units that leave it of order one whatever the scale of x, and these units."""
+    free, covariates = parameters.flatten(moe.fields, params), moe.prepare(x)
     checked = check_weights(weights, covariates.n)
     share = np.full(covariates.n, 1.0 / covariates.n) if checked is None else checked / checked.sum()
-    total = np.zeros((len(free), len(free)))
-    for start in range(0, covariates.n, CHUNK):
-        part = jax.tree.map(lambda a, s=start: a[..., s : s + CHUNK], (covariates, share))
-        total += np.asarray(jitted(_fisher_sum)(moe, free, *part))
-    return total
+    parts = [
+        jax.tree.map(lambda a, s=start: a[..., s : s + CHUNK], (covariates, share))
+        for start in range(0, covariates.n, CHUNK)
+    ]
+    largest = np.max([np.asarray(jitted(_largest)(moe, free, part)) for part, _ in parts], axis=0)
+    units = np.where(largest > 0, largest, 1.0)
+    return sum(np.asarray(jitted(_fisher_sum)(moe, free, units, *part)) for part in parts), units
 
 
-def _fisher_sum(moe: MoE, free: Array, covariates: Covariates, share: Array) -> Array:
+def _largest(moe: MoE, free: Array, covariates: Covariates) -> Array:
+    """Largest derivative, in each coordinate, of what the components say one by one.
+
+    They don't cancel, as those of the mixture do: a coordinate without information is then known by its rounding error,
+    and not taken for one in another unit.
+    """
+
+    def said(vector: Array) -> list[Array]:
+        params = parameters.unflatten(moe.fields, vector)
+        experts = [expert.log_probabilities(params, covariates) for expert in moe.experts if expert.fields]
+        return [moe.log_memberships(params, covariates.x), *experts]
+
+    tops = [jnp.max(jnp.abs(part).reshape(-1, len(free)), axis=0) for part in jax.jacfwd(said)(free)]
+    return jnp.max(jnp.stack(tops), axis=0)
+
+
+def _fisher_sum(moe: MoE, free: Array, units: Array, covariates: Covariates, share: Array) -> Array:
     def log_probabilities(vector: Array) -> Array:
         return moe.log_class_probabilities(parameters.unflatten(moe.fields, vector), covariates)
 
     log_p, scores = log_probabilities(free), jax.jacfwd(log_probabilities)(free)
-    root = (jnp.exp(log_p / 2) * jnp.sqrt(share))[..., None] * scores
+    root = (jnp.exp(log_p / 2) * jnp.sqrt(share))[..., None] * (scores / units)
     flat = root.reshape(-1, len(free))
     return flat.T @ flat
 
@@ -93,12 +123,15 @@ def cramer_rao(
     dict of str to ndarray
         Shaped as the parameters.
     """
-    if not isinstance(n, Real) or not n > 0:
-        raise ValueError(f"n must be positive, got {n!r}.")
+    if isinstance(n, bool) or not isinstance(n, Real) or not 0 < n < MOST:
+        raise ValueError(f"n must be positive and finite, got {n!r:.80}.")
     values = moe.params(**params)
-    variance = inverse_diagonal(fisher(moe, values, x, weights), jacobian(moe, values)) / n
+    information, units = _in_units(moe, values, x, weights)
+    rows = jacobian(moe, values) / units
+    size = np.abs(rows).max(axis=1)  # apart, since squares of what has large units vanish
+    error = size * np.sqrt(inverse_diagonal(information, rows / size[:, None]) / float(n))
     shapes = moe.fields.items()
-    parts = np.split(np.sqrt(variance), np.cumsum([values[name].size for name in values])[:-1])
+    parts = np.split(error, np.cumsum([values[name].size for name in values])[:-1])
     return {name: part.reshape(field.shape) for (name, field), part in zip(shapes, parts, strict=True)}
 
 

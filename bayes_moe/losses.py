@@ -16,6 +16,7 @@ from bayes_moe.data import Covariates, float64
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
 
+LEAST = 1e-280  # of a sum of squares that has all its digits
 REGIMES = ("homogeneous", "heterogeneous")
 
 
@@ -36,7 +37,7 @@ def errors(params: Params, truth: Params) -> dict[str, Array]:
     params, truth = _arrays(params, truth)
     out = {name: _norm(params[name] - truth[name]) for name in truth}
     if "tau" in truth:
-        out["tau"] = jnp.sum(jnp.abs(jnp.exp(params["tau"]) - jnp.exp(truth["tau"])))
+        out["tau"] = jnp.sum(_ratio_gap(params["tau"], truth["tau"]))
     return out
 
 
@@ -104,12 +105,13 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
             "With several use losses.errors(losses.aligned(params, truth), truth)."
         )
     ratio, ratio_true = jnp.exp(params["tau"])[0], jnp.exp(truth["tau"])[0]
+    gap = _ratio_gap(params["tau"], truth["tau"])[0]
     slopes = sum(_norm(params[name] - truth[name]) for name in ("beta", "eta") if name in truth)
     if regime == "heterogeneous":
-        return jnp.abs(ratio - ratio_true) + (ratio + ratio_true) * slopes
+        return gap + _times(ratio + ratio_true, slopes)
     eta0 = _matching(frozen, *truth["eta"].shape[-2:])
     away, away_true = _norm(params["eta"] - eta0), _norm(truth["eta"] - eta0)
-    return jnp.abs(ratio - ratio_true) * away * away_true + (ratio * away + ratio_true * away_true) * slopes
+    return _times(gap, away * away_true) + _times(_times(ratio, away) + _times(ratio_true, away_true), slopes)
 
 
 @float64
@@ -157,7 +159,23 @@ def rase(curves: Array, truth: Array) -> Array:
 
 
 def _norm(difference: Array) -> Array:
-    return jnp.sqrt(jnp.sum(difference**2))
+    """Euclidean norm; where squares overflow or vanish, of the entries divided by the largest."""
+    squared, top = jnp.sum(difference**2), jnp.max(jnp.abs(difference))
+    scaled = top * jnp.sqrt(jnp.sum((difference / jnp.where(top > 0, top, 1.0)) ** 2))
+    return jnp.where((squared > LEAST) & jnp.isfinite(squared), jnp.sqrt(squared), scaled)
+
+
+def _ratio_gap(tau: Array, true_tau: Array) -> Array:
+    """|e^tau - e^tau*|, infinite where it leaves double precision, zero where both are the same."""
+    gap = jnp.abs(jnp.exp(tau) - jnp.exp(true_tau))
+    return jnp.where(
+        jnp.isinf(jnp.exp(tau)) & jnp.isinf(jnp.exp(true_tau)), jnp.where(tau == true_tau, 0.0, jnp.inf), gap
+    )
+
+
+def _times(one: Array, two: Array) -> Array:
+    """Product in which nothing times infinity is nothing."""
+    return jnp.where((one == 0) | (two == 0), 0.0, one * two)
 
 
 def _arrays(params: Params, truth: Params) -> tuple[Params, Params]:

@@ -193,7 +193,7 @@ class MoE(Likelihood):
         params : dict of str to array
         x, y : array-like, shapes (n, d) and (n,)
         """
-        return np.asarray(_log_densities(self, self.params(**params), self.observe(x, y)))
+        return _numbers("the log density", _log_densities(self, self.params(**params), self.observe(x, y)))
 
     @float64
     def conditional_log_density(self, params: Params, x: object, y: object) -> np.ndarray:
@@ -204,23 +204,25 @@ class MoE(Likelihood):
         params : dict of str to array
         x, y : array-like, shapes (n, d) and (n,)
         """
-        return np.asarray(_log_conditional(self, self.params(**params), self.observe(x, y)))
+        return _numbers("the log density", _log_conditional(self, self.params(**params), self.observe(x, y)))
 
     @float64
     def responsibilities(self, params: Params, x: object, y: object) -> np.ndarray:
         """p(component i | x, y), shape (n, experts)."""
         joint = _log_joint(self, self.params(**params), self.observe(x, y))
-        return np.asarray(jax.nn.softmax(joint, axis=0).T)
+        return _numbers("a responsibility", jax.nn.softmax(joint, axis=0).T)
 
     @float64
     def class_probabilities(self, params: Params, x: object) -> np.ndarray:
         """p(y = s | x), shape (n, classes)."""
-        return np.exp(np.asarray(_log_class_probabilities(self, self.params(**params), self.prepare(x)).T))
+        log_p = _log_class_probabilities(self, self.params(**params), self.prepare(x)).T
+        return np.exp(_numbers("a class probability", log_p))
 
     @float64
     def memberships(self, params: Params, x: object) -> np.ndarray:
         """p(component i | x), shape (n, experts)."""
-        return np.exp(np.asarray(_log_memberships(self, self.params(**params), jnp.asarray(self.prepare(x).x))).T)
+        log_w = _log_memberships(self, self.params(**params), jnp.asarray(self.prepare(x).x)).T
+        return np.exp(_numbers("a membership", log_w))
 
     @float64
     def predict(self, params: Params, x: object) -> Prediction:
@@ -243,7 +245,7 @@ class MoE(Likelihood):
         if not self.real:
             raise ValueError("this model's responses are classes: use class_probabilities.")
         mean, sd, log_weights = _predict_moments(self, self.params(**params), self.prepare(x))
-        flat = (np.asarray(m[0] if len(m) == 1 else m.T) for m in (mean, sd))
+        flat = (_numbers("a prediction", m[0] if len(m) == 1 else m.T) for m in (mean, sd))
         return Prediction(*flat, np.exp(np.asarray(log_weights).T))
 
     @float64
@@ -285,6 +287,19 @@ class MoE(Likelihood):
         values = jax.tree.map(jnp.asarray, self.params(**params))
         x = np.asarray(self.gate.draw_x(x_key, values, n)).T
         return x, self.simulate(y_key, params, x)
+
+
+def _numbers(what: str, values: Array) -> np.ndarray:
+    """Values of rows as an array, or a refusal where one is no number: what was to be added up had left the range."""
+    array = np.asarray(values)
+    bad = np.isnan(array)
+    if bad.any():
+        row = int(np.argmax(bad.reshape(len(array), -1).any(axis=1)))
+        raise ValueError(
+            f"params and x must be of scales whose products double precision holds: at row {row} {what} is no number. "
+            "Standardise x, and y."
+        )
+    return array
 
 
 # Compiled once for each model structure and shape; the model is an argument, never a closure.

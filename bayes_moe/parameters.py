@@ -154,6 +154,11 @@ def _check_value(name: str, field: Field, value: object) -> np.ndarray:
         ) from None
     if not np.isfinite(array).all():
         raise ValueError(f"params: {name} must be finite, got {array.tolist()}.")
+    constrained = field.support is not constraints.real
+    if constrained and ((array != 0) & (np.abs(array) < np.finfo(float).tiny)).any():
+        raise ValueError(
+            f"params: {name} must be at least 2.3e-308, below which digits are lost, got {array.tolist()}."
+        )
     if not np.all(field.support(array)):
         raise ValueError(f"params: {name} must lie in {field.support!r}, got {array.tolist()}.")
     return array

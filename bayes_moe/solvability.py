@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import sympy as sp
 from scipy import integrate, stats
 
+from bayes_moe.data import check_count
 from bayes_moe.parameters import Params
 
 Atom = tuple[sp.Expr, sp.Expr, sp.Expr]  # weight, location, half the variance's change
@@ -63,13 +64,13 @@ def witness(m: int) -> list[Atom]:
     -------
     list of (w, q, v)
     """
+    if isinstance(m, bool) or not isinstance(m, Integral) or m not in (2, 3):
+        raise ValueError(f"m must be 2 or 3, got {m!r}.")
     v1, v2 = sp.symbols("v1 v2")
     if m == 2:
         half = sp.Rational(1, 2)
         (value,) = sp.solve(equation([(half, -1, v1), (half, 1, v1)], 2), v1)
         return [(half, sp.Integer(-1), value), (half, sp.Integer(1), value)]
-    if m != 3:
-        raise ValueError(f"m must be 2 or 3, got {m!r}.")
     for p in WEIGHTS:
         atoms = [(p, sp.Integer(-1), v1), (1 - 2 * p, sp.Integer(0), v2), (p, sp.Integer(1), v1)]
         roots = sp.solve([equation(atoms, 2), equation(atoms, 4)], [v1, v2], dict=True)
@@ -120,7 +121,7 @@ def sign_change_bound(m: int) -> int:
     Kalai, Moitra and Valiant (2010), "Efficiently learning mixtures of two Gaussians", for the zeros of combinations of
     normal densities; Hummel and Gidas (1984) for the heat flow.
     """
-    return 2 * m
+    return 2 * check_count("m", m)
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def counterexample(eps: float) -> tuple[Params, Params, float]:
     Parameters
     ----------
     eps : float
-        In (0, 0.7).
+        In [0.01, 0.7): below, the distance is lost in rounding.
 
     Returns
     -------
@@ -236,10 +237,12 @@ def counterexample(eps: float) -> tuple[Params, Params, float]:
     Raises
     ------
     ValueError
-        For an ``eps`` outside (0, 0.7).
+        For an ``eps`` outside [0.01, 0.7).
     """
-    if not isinstance(eps, Real) or not 0 < eps < 0.7:
-        raise ValueError(f"eps must be a number in (0, 0.7), where all variances are positive, got {eps!r}.")
+    if not isinstance(eps, Real) or not 0.01 <= eps < 0.7:
+        raise ValueError(
+            f"eps must be a number in [0.01, 0.7), with positive variances and a distance that has digits, got {eps!r}."
+        )
     w, q, v = (np.array([float(atom[k]) for atom in witness(3)]) for k in range(3))
     truth = {name: np.array(value) for name, value in TRUTH.items()}
     gamma, slope, noise = 1.0, 0.5, 1.0

@@ -6,17 +6,21 @@ numbers of atoms. All here is pure and vmappable over draws: ``jax.vmap(loss, (0
 
 from __future__ import annotations
 
+from functools import partial
+from numbers import Real
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy import optimize, sparse
 
-from bayes_moe.data import float64
+from bayes_moe.data import check_real, float64
 from bayes_moe.parameters import Params
 
 RBAR = (1.0, 4.0, 6.0, 7.0)  # rbar(m), m = 1, 2, 3, 4 or more; from 4 on only rbar(m) >= 7 is known
 KINDS = ("I", "II", "corrected", "linear")
+HIGHEST = 32  # order of a Wasserstein distance
 TIES = ("all", "first")
 
 
@@ -52,6 +56,7 @@ def cells(params: Params, truth: Params, *, ties: str = "all") -> Array:
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}.")
     _check(params, truth)
+    params, truth, _ = _of_order_one(params, truth)
     squared = sum(_squared(params[name], truth[name]) for name in _names(truth))
     nearest = squared == jnp.min(squared, axis=0)
     return nearest if ties == "all" else nearest & (jnp.cumsum(nearest, axis=0) == 1)
@@ -97,15 +102,18 @@ def pieces(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    rbar = _check_rbar(rbar)
     inside = cells(params, truth, ties=ties)
-    weights = inside * jnp.asarray(params["pi"])
+    small, small_truth, exponent = _of_order_one(params, truth)
+    weights = inside * small["pi"]
     occupancy = jnp.sum(inside, axis=1)
     r = jnp.asarray(rbar)[jnp.clip(occupancy, 1, len(rbar)) - 1]
-    out = {"pi": jnp.abs(jnp.sum(weights, axis=1) - jnp.asarray(truth["pi"]))}
+    out = {"pi": jnp.abs(jnp.sum(weights, axis=1) - small_truth["pi"])}
     for name in _names(truth):
         power = _exponent(name, kind, r, jnp.asarray(truth["c"]))
         power = jnp.where(occupancy > 1, power, 1.0)[:, None]
-        out[name] = jnp.sum(weights * jnp.sqrt(_squared(params[name], truth[name])) ** power, axis=1)
+        distance = jnp.ldexp(jnp.sqrt(_squared(small[name], small_truth[name])), exponent)
+        out[name] = jnp.sum(weights * distance**power, axis=1)
     return out | {"occupancy": occupancy}
 
 
@@ -142,7 +150,7 @@ def wasserstein(params: Params, truth: Params, *, order: float = 1.0) -> Array:
     params, truth : dict of str to array
         As in :func:`cells`.
     order : float
-        r, at least 1.
+        r, from 1 to 32: beyond, the programme's tolerance would decide.
 
     Returns
     -------
@@ -154,14 +162,17 @@ def wasserstein(params: Params, truth: Params, *, order: float = 1.0) -> Array:
     ----------
     Nguyen (2013); Ho and Nguyen (2016).
     """
-    if not order >= 1:
-        raise ValueError(f"order must be at least 1, got {order!r}.")
+    if isinstance(order, bool) or not isinstance(order, Real) or not 1 <= order <= HIGHEST:
+        raise ValueError(f"order must be at least 1 and at most {HIGHEST}, got {order!r}.")
     _check(params, truth)
-    cost = jnp.sqrt(sum(_squared(params[name], truth[name]) for name in _names(truth))) ** order  # (k0, k)
+    params, truth, exponent = _of_order_one(params, truth)
+    distance = jnp.sqrt(sum(_squared(params[name], truth[name]) for name in _names(truth)))  # (k0, k)
+    own = _exponent_of(jnp.max(distance))
+    cost = jnp.ldexp(distance, -own) ** order
     result = jax.ShapeDtypeStruct((), cost.dtype)
     sides = jnp.asarray(truth["pi"]), jnp.asarray(params["pi"])
     total = jax.pure_callback(_transport, result, cost, *sides, vmap_method="broadcast_all")
-    return total ** (1 / order)
+    return jnp.ldexp(total ** (1 / order), own + exponent)
 
 
 def _transport(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -187,6 +198,28 @@ def _transport(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
 
 def _names(truth: Params) -> list[str]:
     return [name for name in truth if name != "pi"]
+
+
+def _of_order_one(params: Params, truth: Params) -> tuple[Params, Params, Array]:
+    """Both divided by a power of two, which changes no digit, so that squares neither overflow nor vanish."""
+    as_array = partial(jax.lax.convert_element_type, new_dtype=jnp.result_type(float))  # also under a user's vmap
+    params, truth = ({n: as_array(v) for n, v in p.items()} for p in (params, truth))
+    sizes = [jnp.max(jnp.abs(one[name])) for one in (params, truth) for name in _names(truth)]
+    exponent = _exponent_of(jnp.max(jnp.stack(sizes)))
+    small = ({n: v if n == "pi" else jnp.ldexp(v, -exponent) for n, v in p.items()} for p in (params, truth))
+    return *small, exponent
+
+
+def _exponent_of(size: Array) -> Array:
+    """Of the power of two above a size; zero for zero and for what is not finite."""
+    return jnp.where(jnp.isfinite(size) & (size > 0), jnp.frexp(size)[1], 0)
+
+
+def _check_rbar(rbar: object) -> tuple[float, ...]:
+    numbers = check_real("rbar", rbar)
+    if numbers.ndim != 1 or not numbers.size or not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise ValueError(f"rbar must be positive numbers, one for each number of atoms m = 1, 2, ..., got {rbar!r}.")
+    return tuple(numbers.tolist())
 
 
 def _squared(values: Array, true_values: Array) -> Array:
