@@ -21,7 +21,7 @@ from bayes_moe.modes import AsItIs, Layout
 from bayes_moe.moe import MoE, as_key
 from bayes_moe.numpyro_model import Mixture, model, posterior_model, summed_model
 from bayes_moe.parameters import Params
-from bayes_moe.priors import Prior, check_scale, resolve
+from bayes_moe.priors import Prior, check_scale, check_slopes, resolve
 
 __all__ = ["Mixture", "class_probabilities", "model", "sample"]
 
@@ -155,6 +155,7 @@ def _problem(
         same_rows(x=covariates, y=y)
         codes, shaped = moe.check_y(y, covariates.n), resolve(moe, prior)
         check_scale(moe, prior, covariates.x, codes)
+        check_slopes(moe, prior, covariates.x)
         args = as_arrays(((moe, shaped, covariates), codes))
         return summed_model, _conditioned, posterior_model, args
     if not callable(moe):

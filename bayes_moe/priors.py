@@ -25,6 +25,7 @@ Defaults = Mapping[str, tuple[type[Distribution], tuple[float, ...]] | Callable[
 
 LEAST = 0.05  # spread of data below which default priors are too wide
 MOST = {"x": 6.0, "y": 15.0}  # location and spread beyond which those of a Gaussian gate are too narrow
+FAR = 20.0  # times unit scale: a slope that moves a logit by one is ten default prior sds out, or a twentieth of one
 SCALE = 0.1  # of prior variances, for x and y of unit scale
 SPARSE = 0.5  # below half the number of an expert's parameters, so that spare experts empty
 
@@ -99,10 +100,12 @@ def resolve(moe: MoE, prior: Prior | None = None, defaults: Defaults = DEFAULTS)
     ValueError
         For an unknown name, a shape that does not fit, a discrete prior, or one outside the support.
     """
+    if not isinstance(prior, Mapping | None):
+        raise ValueError(f"prior must be a mapping from parameter name to distribution, got {prior!r:.200}.")
     given = dict(prior or {})
     for name in given:
         if name not in moe.fields:
-            near = difflib.get_close_matches(name, moe.fields, n=1)
+            near = difflib.get_close_matches(str(name), moe.fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"prior: {name!r} is no parameter. This model has {', '.join(moe.fields)}.{hint}")
     return {
@@ -138,6 +141,54 @@ def check_scale(moe: MoE, prior: Prior | None, x: jax.Array, y: jax.Array) -> No
             )
 
 
+def check_slopes(moe: MoE, prior: Prior | None, x: jax.Array) -> None:
+    """Warn of covariates in units in which the default priors of slopes, Normal(0, 2), decide the answer.
+
+    Parameters
+    ----------
+    moe : MoE
+    prior : mapping, optional
+        As given; slopes with priors of one's own are not judged.
+    x : array, shape (d, n)
+
+    Notes
+    -----
+    A covariate that logits feel moves them by about one over its spread, a slope of 1 / spread. With a spread below
+    1/FAR the default prior holds that to be ten standard deviations out; above FAR it lets slopes move logits by 40, so
+    that nearly every draw says yes or no for sure; and a centre FAR spreads from zero needs an intercept of FAR, again
+    ten of its standard deviations out. Up to ten times unit scale, either way, nothing is said.
+    """
+    slopes = [name for name in ("beta", "eta") if name in moe.fields and name not in (prior or {})]
+    if not slopes:
+        return
+    for column, values in enumerate(np.asarray(x)):
+        centre, spread = _place_and_spread(values)
+        offset = abs(centre) / spread if "beta" in slopes and "tau" not in (prior or {}) else 0.0
+        if not 1 / FAR <= spread <= FAR or offset > FAR:
+            named = column if moe.feature_names is None else moe.feature_names[column]
+            warnings.warn(
+                f"x: covariate {named!r} has centre {centre:.3g} and spread {spread:.3g}; the default priors of "
+                f"{' and '.join(slopes)}, Normal(0, 2), are for covariates of unit scale around zero, and would decide "
+                f"the answer. Standardise it, as units.Units does, or give priors in its units, such as {slopes[0]}: "
+                f"dist.Normal(0, 2 / x.std(axis=0)). A frozen expert must be told: its vectors in the new units, or "
+                "Frozen.table.",
+                stacklevel=5,
+            )
+            return
+
+
+def _place_and_spread(values: np.ndarray) -> tuple[float, float]:
+    """Median, and root mean square distance from it of the values that are not it; of a constant, zero and its size.
+
+    So a rare indicator has a spread of one, however rare, and a column of ones, for intercepts, too.
+    """
+    centre = float(np.median(values))
+    away = (values - centre)[values != centre]
+    if not away.size:
+        return 0.0, abs(centre) or 1.0
+    return centre, float(np.sqrt(np.mean(away.astype(float) ** 2)))
+
+
 def warn_of_scale(name: str, values: np.ndarray, most: float, advice: str, *, stacklevel: int) -> None:
     """Warn of values (n,) or (n, columns) whose place or spread lies beyond ``most``, or spread below LEAST."""
     centre, spread = np.atleast_1d(values.mean(axis=0)), np.atleast_1d(values.std(axis=0))
@@ -163,9 +214,11 @@ def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
             f"{prior.__name__}. Give its parameters, as in dist.Normal(0, 1)."
         )
     if not isinstance(prior, Distribution) and callable(prior):
-        prior = prior(moe)
+        prior = _tried(name, "the function of the model", lambda: prior(moe))
     if not isinstance(prior, Distribution):
-        raise ValueError(f"prior: {name} must be a NumPyro distribution or a function of the model, got {prior!r}.")
+        raise ValueError(
+            f"prior: {name} must be a NumPyro distribution or a function of the model, got {prior!r:.200}."
+        )
     if prior.is_discrete:
         raise ValueError(f"prior: {name} is continuous, got the discrete {type(prior).__name__}.")
     batch = field.shape[: len(field.shape) - prior.event_dim]
@@ -181,8 +234,16 @@ def _shaped(name: str, field: Field, prior: object, moe: MoE) -> Distribution:
     return shaped
 
 
+def _tried(name: str, what: str, call: Callable[[], object]) -> object:
+    """Run what a user wrote: whatever it raises names the prior."""
+    try:
+        return call()
+    except Exception as error:  # a user's code may raise anything
+        raise ValueError(f"prior: {name}: {what} raised {type(error).__name__}: {str(error):.200}") from error
+
+
 def _check_draws(name: str, field: Field, prior: Distribution) -> Distribution:
-    """Draw from a prior and see whether the parameter may take such values."""
+    """Draw from a prior and see whether the parameter may take such values, and whether it has a density there."""
     base = prior
     while hasattr(base, "base_dist"):
         base = base.base_dist
@@ -194,11 +255,36 @@ def _check_draws(name: str, field: Field, prior: Distribution) -> Distribution:
             f"prior: {name} must be a proper distribution that can be sampled, got {kind}. "
             "Use a wide dist.Normal, for instance."
         ) from None
-    if np.isnan(draws).any():
+    except Exception as error:  # of parameters that don't fit
         raise ValueError(
-            f"prior: {name} must be a distribution whose draws are numbers; {kind} gives NaN. Repulsive does where no "
-            "proposal keeps its distance: lower distance or raise scale."
-        )
+            f"prior: {name} must be a distribution that can be sampled; {kind} raised {error!r}."
+        ) from error
+    _check_numbers(name, kind, draws)
     if not np.all(field.support(draws)):
         raise ValueError(f"prior: {name} must lie in {field.support!r}; {kind} does not.")
+    density = np.asarray(_tried(name, f"the density of {kind}", lambda: prior.log_prob(draws)))
+    if np.isnan(density).any() or not np.isfinite(density).any():
+        raise ValueError(
+            f"prior: {name} must have a density at its own draws; {kind} has log density {density[0]}. Look for scales "
+            "that are not positive, and for low above high."
+        )
     return prior
+
+
+def _check_numbers(name: str, kind: str, draws: np.ndarray) -> None:
+    if draws.dtype.kind != "f":
+        raise ValueError(f"prior: {name} must have draws of real numbers; {kind} gives dtype {draws.dtype}.")
+    if np.isnan(draws).any():
+        raise ValueError(
+            f"prior: {name} must be a distribution whose draws are numbers; {kind} gives NaN: its parameters hold NaN, "
+            "or, of Repulsive, no proposal keeps its distance: lower distance or raise scale."
+        )
+    if np.isinf(draws).any():
+        raise ValueError(
+            f"prior: {name} must have finite draws; {kind} gives infinite ones. Give it finite parameters."
+        )
+    if (draws == draws[0]).all():
+        raise ValueError(
+            f"prior: {name} must be spread; {kind} gives {draws[0].tolist()} each time. Look for scales that are not "
+            "positive, and for low above high."
+        )

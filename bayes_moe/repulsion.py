@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution, constraints
 
@@ -40,6 +42,10 @@ class Repulsive(Distribution):
     def __init__(
         self, shape: tuple[int, ...], scale: float = 2.0, distance: float = 0.5, *, validate_args: bool | None = None
     ):
+        for name, value in (("scale", scale), ("distance", distance)):
+            known = not isinstance(value, jax.Array | np.ndarray)
+            if known and (isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf):
+                raise ValueError(f"{name} must be a positive number, got {value!r}.")
         self.scale, self.distance = scale, distance
         super().__init__(batch_shape=(), event_shape=tuple(shape), validate_args=validate_args)
 

@@ -1,5 +1,6 @@
 """Priors: merged by name, shaped like the parameters, refused by name, and felt by the posterior."""
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from scipy import stats
 
 from bayes_moe import contaminated, gaussian_gated, nuts
 from bayes_moe.parameters import Field
-from bayes_moe.priors import check_scale, resolve
+from bayes_moe.priors import check_scale, check_slopes, resolve
+from bayes_moe.repulsion import Repulsive
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 SHAPES = {"tau": (1,), "beta": (1, 2), "eta": (1, 2, 2)}
@@ -161,6 +163,134 @@ def test_data_that_default_priors_hold_to_be_impossible_are_warned_of(x_unit, y_
         check_scale(gaussian_gated(2, features=2), dict.fromkeys(given), x, y_place + y_unit * y)
         check_scale(model(), None, 100 * x, y)  # no prior of places
     assert [str(each.message)[: len(start)] for each, start in zip(seen, named, strict=True)] == named
+
+
+# What a prior says is looked at when it is given --------------------------------------------------------------------
+
+
+def raises(moe):
+    raise RuntimeError("boom")
+
+
+UNCHECKED = {"validate_args": False}  # as in NumPyro's functions, and in compiled code
+BROKEN = {
+    "NaN scale": ("eta", dist.Normal(0.0, np.nan, **UNCHECKED), "NaN"),
+    "NaN place": ("eta", dist.Normal(np.nan, 1.0, **UNCHECKED), "NaN"),
+    "a NaN among scales": ("beta", dist.Laplace(0.0, np.array([1.0, np.nan]), **UNCHECKED), "NaN"),
+    "infinite scale": ("tau", dist.Normal(0.0, np.inf), "infinite"),
+    "negative scale": ("tau", dist.Normal(0.0, -1.0, **UNCHECKED), "scales that are not positive"),
+    "no scale": ("beta", dist.Laplace(0.0, 0.0, **UNCHECKED), "scales that are not positive"),
+    "low above high": ("beta", dist.Uniform(1.0, -1.0, **UNCHECKED), "low above high"),
+    "low is high": ("beta", dist.Uniform(1.0, 1.0, **UNCHECKED), "spread"),
+    "truncated to nothing": ("tau", dist.TruncatedNormal(0.0, 1.0, low=2.0, high=1.0, **UNCHECKED), "low above high"),
+    "a point": ("tau", dist.Delta(0.0), "spread"),
+    "narrower than rounding": ("tau", dist.Normal(5.0, 1e-30), "spread"),
+    "complex": ("tau", dist.Normal(1j, 1.0, **UNCHECKED), "complex128"),
+    "raises": ("tau", raises, "RuntimeError: boom"),
+    "raises what NumPyro does": ("eta", lambda moe: dist.Normal(0.0, np.nan), "invalid scale"),
+    "takes no model": ("tau", lambda: dist.Normal(), "TypeError"),
+    "gives a class": ("tau", lambda moe: dist.Normal, "class"),
+    "gives nothing": ("tau", lambda moe: None, "None"),
+    "atoms that attract": (
+        "eta",
+        lambda moe: Repulsive((1, 2, 2), distance=-1.0),
+        "distance must be a positive number",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_broken_priors_are_named(broken):
+    name, prior, said = BROKEN[broken]
+    with pytest.raises(ValueError, match=f"(?s)^prior: {name}\\b.*({said})"):
+        resolve(model(), {name: prior})
+
+
+@pytest.mark.parametrize("prior", [[1], {"tau"}, "tau", dist.Normal(), ("tau", dist.Normal())])
+def test_priors_are_a_mapping(prior):
+    with pytest.raises(ValueError, match="^prior must be a mapping"):
+        resolve(model(), prior)
+
+
+def test_wide_and_sparse_priors_are_taken():
+    gated = gaussian_gated(2, features=1)
+    resolve(gated, {"pi": dist.Dirichlet(np.full(2, 0.001)), "c": dist.Cauchy(0.0, 1.0)})
+
+
+# Covariates in other units -------------------------------------------------------------------------------------------
+
+
+def warned(x, moe=None, prior=None):
+    """Return what is said of covariates (n, 2) before sampling."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        check_slopes(moe or model(), prior, np.asarray(x).T)
+    return [str(each.message) for each in seen]
+
+
+PLAIN = np.random.default_rng(0).normal(size=(200, 2))
+INDICATOR = (np.arange(200) < 2).astype(float)  # one row in a hundred
+UNITS = {
+    "standard": (PLAIN, False),
+    "a tenth": (PLAIN / 10, False),
+    "tenfold": (PLAIN * 10, False),
+    "uniform": (np.random.default_rng(1).random((200, 2)), False),
+    "a place": (PLAIN + [5.0, 0.0], False),
+    "an intercept": (np.column_stack([np.ones(200), PLAIN[:, 0]]), False),
+    "a rare indicator": (np.column_stack([INDICATOR, PLAIN[:, 0]]), False),
+    "counts": (np.random.default_rng(2).poisson(0.05, (200, 2)).astype(float), False),
+    "metres for centimetres": (PLAIN * [1.0, 0.01], True),
+    "grams for kilograms": (PLAIN * [1.0, 1000.0], True),
+    "years": (2000 + 10 * PLAIN, True),
+    "a small indicator": (np.column_stack([0.001 * INDICATOR, PLAIN[:, 0]]), True),
+    "a small constant": (np.column_stack([np.full(200, 0.001), PLAIN[:, 0]]), True),
+}
+
+
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("gate", ["softmax", "sigmoid", "constant"])
+def test_covariates_in_other_units_are_warned_of(units, gate):
+    x, far = UNITS[units]
+    said = warned(x, contaminated(ETA0, activation="tanh", gate=gate))
+    if gate == "constant" and units == "years":
+        return  # no intercept that a place could need
+    assert len(said) == far
+    assert not said or re.search(r"x: covariate [01] has centre .* priors of (beta and )?eta.*Standardise", said[0])
+
+
+def test_only_default_priors_are_judged():
+    own = {"beta": dist.Normal(0, 200), "eta": dist.Normal(0, 200)}
+    small = PLAIN * 0.01
+    assert warned(small, prior={"beta": own["beta"]})[0].count("beta") == 0
+    assert "beta" in warned(small, prior={"eta": own["eta"]})[0]
+    assert warned(small, prior=own) == []
+    named = contaminated(ETA0, features=["height", "mass"])
+    assert "'mass'" in warned(PLAIN * [1.0, 0.01], named)[0]
+    assert warned(PLAIN * 0.01, gaussian_gated(2, 2)) == []  # check_scale speaks of those
+
+
+@pytest.mark.parametrize("unit", [0.01, 30.0])
+def test_the_advised_prior_is_the_default_in_other_units(unit):
+    """The advice leaves the posterior as it is: its density moves by the Jacobian alone."""
+    moe, other = model(), contaminated(ETA0 / unit, activation="tanh")
+    x, y = PLAIN[:20], np.arange(20) % 3
+    given = moe.params(**{name: values(name) for name in SHAPES})
+    moved = given | {name: given[name] / unit for name in ("beta", "eta")}
+    prior = {name: dist.Normal(0.0, 2.0 / unit) for name in ("beta", "eta")}
+    assert warned(x * unit, other)
+    assert not warned(x * unit, other, prior)
+    np.testing.assert_allclose(moe.log_density(given, x, y), other.log_density(moved, x * unit, y), rtol=1e-12)
+    with jax.enable_x64(True):
+        before, after = (
+            sum(float(p.log_prob(jnp.asarray(at[n]))) for n, p in resolve(m, q).items())
+            for m, q, at in ((moe, None, given), (other, prior, moved))
+        )
+    np.testing.assert_allclose(after - before, 6 * np.log(unit), rtol=1e-10)
+
+
+def test_sampling_warns_of_them():
+    with pytest.warns(UserWarning, match="x: covariate 0 has centre"), pytest.raises(ValueError, match="missing"):
+        nuts.sample(model(), PLAIN * 0.01, np.arange(200) % 3, rng_key=0, init=[{"tau": 1.0}], progress_bar=False)
 
 
 def test_a_tight_prior_moves_the_posterior():
