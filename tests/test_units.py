@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from bayes_moe import gaussian_gated, units
 from mle import em
@@ -52,6 +53,20 @@ def test_draws_are_carried_back_one_by_one():
         assert value.shape[1:] == moe.fields[name].shape
 
 
+def test_trees_of_draws_are_carried_back():
+    moe, params = case()
+    there = units.Units.of(*data())
+    dims = {
+        name: ("draw", "chain", *(f"{name}_{axis}" for axis in range(value.ndim))) for name, value in params.items()
+    }
+    draws = {name: (dims[name], np.stack([np.stack([value, value])] * 3)) for name, value in params.items()}
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(draws)})
+    for form in (tree, tree["posterior"], tree["posterior"].to_dataset()):
+        for name, value in there.original(form).items():
+            assert value.shape == (2, 3, *moe.fields[name].shape)
+            np.testing.assert_array_equal(value[1, 2], there.original(params)[name])
+
+
 def test_the_estimate_is_the_same_in_either_units():
     moe, params = case(2)
     x, y = moe.simulate_joint(0, params, 300)
@@ -82,7 +97,15 @@ def in_units(there, params):
         (lambda: units.Units.of(np.ones((5, 1)), np.arange(5.0)), "vary"),
         (lambda: units.Units.of(np.arange(5.0)[:, None], np.ones(5)), "vary"),
         (lambda: units.Units.of(np.arange(5.0)[:, None], np.ones((5, 2))), "one response"),
-        (lambda: units.Units.of(*data()).original({"c": np.zeros((2, 2)), "Gamma": np.ones(2)}), "full"),
+        (lambda: units.Units.of(*data()).original(case()[1] | {"Gamma": np.ones(2)}), "full"),
+        (lambda: units.Units.of(*data()).original({"c": np.zeros((2, 2))}), "params must hold pi, c"),
+        (lambda: units.Units.of(*data()).original(xr.DataTree()), "params must hold pi, c.*missing: pi"),
+        (lambda: units.Units.of(*data()).original(None), "params must hold"),
+        (lambda: units.Units.of(np.arange(5.0), np.arange(5.0)), r"^x must have shape \(n, d\)"),
+        (lambda: units.Units.of([["a"]], [1.0]), "^x must hold real numbers"),
+        (lambda: units.Units.of(np.full((5, 1), np.nan), np.arange(5.0)), "^x must be finite"),
+        (lambda: units.Units.of(np.arange(6.0)[:, None], np.arange(5.0)), "^y must have one response"),
+        (lambda: units.Units.of(*data()).standard(np.ones((5, 1)), np.arange(5.0)), r"^x must have shape \(n, 2\)"),
     ],
 )
 def test_bad_input_is_named(call, message):
