@@ -24,7 +24,7 @@ from numpyro.distributions import Distribution, constraints
 from bayes_moe import curve_draws, curve_starts, curve_tree, modes, nuts
 from bayes_moe.bases import Basis, basis_named
 from bayes_moe.compilation import as_arrays
-from bayes_moe.data import check_count, float64
+from bayes_moe.data import check_count, float64, same_rows
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
 from bayes_moe.keys import as_key
 from bayes_moe.parameters import Params
@@ -191,7 +191,8 @@ def sample(
     x, z : array-like, shapes (n, p) and (n, q)
         Covariates of the gate and of the experts, without intercepts.
     u, y : array-like, shape (n,)
-        The default priors are for normal responses and covariates of unit scale: standardise them, or give priors.
+        The index may be dates or durations: both are days inside, dates those since 1970 (UTC). The default priors are
+        for normal responses and covariates of unit scale: standardise them, or give priors.
     rng_key : JAX key or int
     basis : "hilbert", "bspline", or a basis
         Gaussian processes or penalised splines: :class:`~bayes_moe.bases.HilbertGP`,
@@ -249,6 +250,7 @@ def sample(
             raise ValueError(f"{name} must be left out, got {settings[name]!r:.80}: {why}.")
     data, ids = model.observe(x, z, u, y, size=size, u_range=u_range), ()
     if subject is not None:
+        same_rows(x=x, z=z, u=u, y=y, subject=subject)
         positions, ids = check_subject(subject, data.n)
         data = replace(data, subject=positions[data.order])
     points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis), len(ids))

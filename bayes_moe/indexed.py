@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
 from bayes_moe.data import check_labels, check_real, check_x
+from bayes_moe.dates import index_values, missing
 
 
 @register_dataclass
@@ -35,7 +34,7 @@ class IndexedObservations:
     order : array of int, shape (n,)
         Row of the user's data that each observation was.
     range : array, shape (2,)
-        The u, in the user's units, that became 0 and 1.
+        The u, in the user's units (days, where they were dates), that became 0 and 1.
     subject : array of int, shape (n,), or None
         Position of each observation's subject among all; None where observations have none.
     """
@@ -56,8 +55,8 @@ class IndexedObservations:
 
 
 def check_index(u: object, n: int) -> np.ndarray:
-    """Check the index u: one finite number for each row, not all the same."""
-    index = check_real("u", u)
+    """Check the index u: one finite number or date for each row, not all the same."""
+    index = index_values("u", u)
     if index.shape != (n,):
         raise ValueError(f"u must have shape ({n},), one number for each row of x, got {index.shape}.")
     if not np.isfinite(index).all():
@@ -72,7 +71,7 @@ def check_range(index: np.ndarray, u_range: object) -> tuple[float, float]:
     """Ends of the range of u, refusing data outside."""
     if u_range is None:
         return float(index.min()), float(index.max())
-    ends = check_real("u_range", u_range)
+    ends = index_values("u_range", u_range)
     if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
         raise ValueError(f"u_range must be a pair (low, high) with low < high, got {u_range!r}.")
     if index.min() < ends[0] or index.max() > ends[1]:
@@ -91,7 +90,7 @@ def scale_points(u: object, ends: object) -> np.ndarray:
     ValueError
         For what is not finite, not one-dimensional, or outside the range.
     """
-    points = np.atleast_1d(check_real("u", u))
+    points = np.atleast_1d(index_values("u", u))
     if points.ndim != 1 or not points.size or not np.isfinite(points).all():
         raise ValueError(f"u must be one or more finite numbers, shape (m,), got {points!r}.")
     low, high = check_range(points, ends)
@@ -129,7 +128,7 @@ def check_subject(subject: object, n: int) -> tuple[np.ndarray, tuple[Hashable, 
     for row, one in enumerate(ids):
         if not isinstance(one, Hashable):
             raise ValueError(f"subject must hold hashable ids, got {one!r} at row {row}. Use strings or numbers.")
-        if _missing(one):
+        if missing(one):
             raise ValueError(f"subject must have an id in each row, got {one!r} at row {row}. Drop or name these rows.")
     counts = Counter(ids)
     if len(counts) < 2:
@@ -141,11 +140,6 @@ def check_subject(subject: object, n: int) -> tuple[np.ndarray, tuple[Hashable, 
         )
     position = {one: code for code, one in enumerate(counts)}
     return np.array([position[one] for one in ids]), tuple(counts)
-
-
-def _missing(one: Hashable) -> bool:
-    number = isinstance(one, Real) and math.isnan(one)
-    return one is None or number or type(one).__name__ in ("NAType", "NaTType")  # the latter are of pandas
 
 
 def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:
@@ -160,7 +154,7 @@ def make_grid(data: IndexedObservations, grid: object) -> np.ndarray:
         return np.unique(np.asarray(data.u))
     if isinstance(grid, int | np.integer) and not isinstance(grid, bool) and grid >= 2:
         return np.linspace(0.0, 1.0, int(grid))
-    points = np.zeros(0) if isinstance(grid, str | int | None) else check_real("grid", grid)
+    points = np.zeros(0) if isinstance(grid, str | int | None) else index_values("grid", grid)
     if points.ndim != 1 or len(points) < 1 or not np.isfinite(points).all() or (np.diff(points) <= 0).any():
         raise ValueError(f"grid must be 2 points or more, 'own', or ascending values of u, got {grid!r}.")
     low, high = np.asarray(data.range)

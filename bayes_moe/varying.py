@@ -179,7 +179,7 @@ class VaryingCoefficient:
         z : array-like, shape (n, q)
             Covariates of the experts, without intercept.
         u : array-like, shape (n,)
-            The index, in any order and unit.
+            The index, in any order and unit: numbers, dates (then days since 1970, UTC), or durations (days).
         y : array-like, shape (n,)
         size : float or array-like, shape (n,)
             Trials of a binomial, exposure of a count.
@@ -226,6 +226,7 @@ class VaryingCoefficient:
         ValueError
             For coefficients or covariates that do not fit.
         """
+        same_rows(x=x, z=z, size=size)
         columns, n = self._columns(x, z)
         x, z = (np.vstack([np.ones(n), column.T]) for column in columns)
         blank, sizes = np.zeros(n), check_size(size, n)

@@ -60,6 +60,7 @@ def fit(
     x, z : array-like, shapes (n, p) and (n, q)
         Covariates of the gate and of the experts, without intercepts.
     u, y : array-like, shape (n,)
+        The index may be dates or durations: both are days inside, dates those since 1970 (UTC).
     h : float
         Bandwidth, as a share of the range of u; see :mod:`mle.bandwidth`.
     size : float or array-like, shape (n,)

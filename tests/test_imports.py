@@ -22,6 +22,7 @@ ORDER = (
     ("_numpyro", "tracing", "keys", "compile_cache"),
     ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
+    ("dates",),
     ("parameters",),
     ("gaussian", "responses", "indexed"),
     ("normal", "activations"),
