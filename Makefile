@@ -7,7 +7,7 @@ PEERS_READY := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help study bench test test-all lint clean
+.PHONY: help study bench test test-all test-keys lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ test: $(READY) ## run the quick tests
 
 test-all: $(READY) ## run every test, the slow ones too
 	$(PY) -m pytest -n 2
+
+test-keys: $(READY) ## run the statistical tests under 20 other keys, in turn, and print a table (hours; KEYS="1 2": some)
+	$(PY) tests/keys.py $(KEYS)
 
 lint: $(READY) ## check the code's style and format
 	$(PY) -m ruff check .
