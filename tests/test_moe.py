@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pandas as pd
 import pytest
+from montecarlo import FALSE_ALARM, key
 from scipy.stats import chi2
 from sklearn.linear_model import LogisticRegression
 
@@ -39,7 +40,6 @@ ROWS = 7
 EXACT = 1e-10
 DIFFERENCES = 1e-6
 EXTREME = 1e3
-CHI_SQUARE_LEVEL = 1e-4
 DRAWS_PER_ROW = 3000
 
 
@@ -249,34 +249,36 @@ def chi_square_p_value(counts, probabilities):
     return chi2.sf(np.sum((counts - expected) ** 2 / expected), degrees)
 
 
+@pytest.mark.statistical
 def test_simulated_frequencies():
     model, params, x, _ = draw_case("linear", "tanh", rows=5)
     moe = build(model)
     tiled = np.tile(x, (DRAWS_PER_ROW, 1))
-    labels = moe.simulate(jax.random.key(7), moe.params(**params), tiled)
+    labels = moe.simulate(jax.random.key(key(7)), moe.params(**params), tiled)
     counts = count_labels(labels, classes=3, distinct=5)
-    assert chi_square_p_value(counts, oracle.class_probabilities(model, params, x)) > CHI_SQUARE_LEVEL
+    assert chi_square_p_value(counts, oracle.class_probabilities(model, params, x)) > FALSE_ALARM
     wrong = params | {"tau": params["tau"] + 0.5}
-    assert chi_square_p_value(counts, oracle.class_probabilities(model, wrong, x)) < CHI_SQUARE_LEVEL
+    assert chi_square_p_value(counts, oracle.class_probabilities(model, wrong, x)) < FALSE_ALARM
     swapped = {"tau": -params["tau"], "beta": -params["beta"], "eta": params["eta"]}
-    assert chi_square_p_value(counts, oracle.class_probabilities(model, swapped, x)) < CHI_SQUARE_LEVEL
+    assert chi_square_p_value(counts, oracle.class_probabilities(model, swapped, x)) < FALSE_ALARM
 
 
+@pytest.mark.statistical
 def test_simulated_labels_are_independent_across_equal_rows():
     model, params, _, _ = draw_case("linear", "tanh")
     moe = build(model)
-    labels = np.asarray(moe.simulate(5, moe.params(**params), np.ones((6000, 2))))
+    labels = np.asarray(moe.simulate(key(5), moe.params(**params), np.ones((6000, 2))))
     pairs = np.histogram2d(labels[0::2], labels[1::2], bins=[range(4), range(4)])[0]
     probabilities = oracle.class_probabilities(model, params, np.ones((1, 2)))[0]
     joint = np.outer(probabilities, probabilities).reshape(1, -1)
-    assert chi_square_p_value(pairs.reshape(1, -1), joint) > CHI_SQUARE_LEVEL
+    assert chi_square_p_value(pairs.reshape(1, -1), joint) > FALSE_ALARM
 
 
 def test_simulation_is_a_function_of_its_key():
     model, params, x, _ = draw_case(rows=50)
     moe = build(model)
     given = moe.params(**params)
-    first, again, other = (np.asarray(moe.simulate(key, given, x)) for key in (3, jax.random.key(3), 4))
+    first, again, other = (np.asarray(moe.simulate(one, given, x)) for one in (3, jax.random.key(3), 4))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
