@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import oracle_varying as oracle
 import pytest
+from montecarlo import FALSE_ALARM, key
 from scipy import stats
 
 from bayes_moe import varying_coefficient
@@ -15,7 +16,6 @@ from bayes_moe.varying import VaryingCoefficient
 
 ROWS, P, Q = 12, 2, 1
 SIZES = {"normal": 1.0, "binomial": 9.0, "poisson": 2.5, "negative-binomial": 2.5}
-LEAST_P = 1e-3  # of a chi-square test of simulated counts; fixed keys
 DRAWS = 4000
 
 
@@ -96,7 +96,7 @@ def test_a_negative_binomial_of_any_dispersion_is_exact(delta):
 def p_value_of_simulated(family, wrong):
     """Return the p-value of a chi-square (or Kolmogorov-Smirnov) test of draws at one covariate against the density."""
     model, params, x, z, *_ = draw_case(family, rows=1, seed=3)
-    drawn = model.simulate(1, params, np.repeat(x, DRAWS, 0), np.repeat(z, DRAWS, 0), size=SIZES[family])
+    drawn = model.simulate(key(1), params, np.repeat(x, DRAWS, 0), np.repeat(z, DRAWS, 0), size=SIZES[family])
     at = {name: value[0].copy() for name, value in params.items()}
     if wrong:
         at["alpha"][:, 0] += 0.4
@@ -115,10 +115,11 @@ def p_value_of_simulated(family, wrong):
     return stats.chisquare(seen, expected * seen.sum() / expected.sum()).pvalue
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "planted error"])
 @pytest.mark.parametrize("family", oracle.FAMILIES)
 def test_simulated_responses_follow_the_density(family, wrong):
-    assert (p_value_of_simulated(family, wrong) < LEAST_P) == wrong
+    assert (p_value_of_simulated(family, wrong) < FALSE_ALARM) == wrong
 
 
 # Names, and data in ------------------------------------------------------------------------------------------
