@@ -156,6 +156,7 @@ def assemble(
         coords["obs_id"] = list(row_labels(index, len(args[1])))
         attrs["classes"] = json.dumps([str(label) for label in moe.classes])
         attrs |= {"model": json.dumps(described(moe)), "data_hash": data_hash((args[0][2].x, args[1]))}
+        attrs |= {"exchangeable": moe.experts[-1].dim} if moe.exchangeable else {}
         groups = groups | _data_groups(args)
     elif isinstance(args[-1], jax.Array) and args[-1].ndim:
         groups = groups | {"observed_data": {"y": np.asarray(args[-1])}}

@@ -13,6 +13,10 @@ from bayes_moe import movement
 MAX_RHAT = 1.01
 MIN_ESS_PER_CHAIN = 100
 MIN_EBFMI = 0.3
+LABELS = (
+    "each {dim}'s parameters were judged, whose labels may have switched: judge quantities without labels, "
+    "diagnostics.check(idata, invariants.invariants(moe, idata, x, y))"
+)
 NEEDED = ("diverging", "energy", "lp")
 
 
@@ -93,6 +97,11 @@ def check(idata: xr.DataTree, quantities: xr.Dataset | None = None) -> Verdict:
         *movement.faults(stats, draws, idata.attrs.get("mode_lp")),
         *_reasons(worst, ebfmi, divergences, draws.sizes["chain"]),
     )
+    unmixed = worst["rhat"] >= MAX_RHAT or min(worst["ess_bulk"], worst["ess_tail"]) < MIN_ESS_PER_CHAIN * len(
+        draws.chain
+    )
+    if unmixed and quantities is None and (dim := idata.attrs.get("exchangeable")):
+        reasons += (LABELS.format(dim=dim),)
     return Verdict(reasons, divergences, worst["rhat"], worst["ess_bulk"], worst["ess_tail"], ebfmi)
 
 

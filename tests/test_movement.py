@@ -159,3 +159,13 @@ def test_odd_densities_keep_the_identity_too():
     means = idata["sample_stats"]["virial"].mean(("chain", "draw")).values
     np.testing.assert_allclose(means, 1.0, atol=0.15)
     assert not [reason for reason in diagnostics.check(idata).reasons if "slopes" in reason]
+
+
+def test_a_verdict_on_exchangeable_experts_says_that_labels_may_have_switched():
+    groups = healthy()
+    groups["posterior"]["z"][1, :, :3] += 4.0
+    for attrs, said in (({"exchangeable": "adapter"}, True), ({}, False)):
+        verdict = diagnostics.check(tree_of(groups, **attrs))
+        assert not verdict.passed
+        assert ("each adapter's parameters were judged" in str(verdict)) is said
+    assert "labels" not in str(diagnostics.check(tree_of(healthy(), exchangeable="adapter")))
