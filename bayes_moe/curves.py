@@ -28,6 +28,7 @@ from bayes_moe.data import check_count, float64, same_rows
 from bayes_moe.indexed import IndexedObservations, check_subject, make_grid
 from bayes_moe.keys import as_key
 from bayes_moe.parameters import Params
+from bayes_moe.plainer import attempt
 from bayes_moe.priors import Prior, resolve, warn_of_scale
 from bayes_moe.smooth import SmoothModel
 from bayes_moe.sparsity import SparseGate
@@ -260,7 +261,13 @@ def sample(
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
     starts = curve_starts.starts(posterior_model, (inputs, jnp.asarray(data.y)), start_key, n_init)
     tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=starts, dtype="float64", **settings)
-    return curve_draws.relabel(model, curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key)))
+
+    def described(tree: xr.DataTree) -> xr.DataTree:
+        return curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key))
+
+    named = attempt("names of curves", ("with sites as they are", lambda: described(tree)), ("", lambda: tree))
+    relabelled = "without the group relabelled", lambda: curve_draws.relabel(model, named)
+    return attempt("labels that mean the same in all draws", relabelled, ("", lambda: named))
 
 
 def _check_scale(model: VaryingCoefficient, y: np.ndarray, prior: Prior | None) -> None:

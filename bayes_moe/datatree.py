@@ -15,11 +15,13 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn
 
+from bayes_moe import plainer
 from bayes_moe.chains import Settings
 from bayes_moe.compilation import ahead, compiled
 from bayes_moe.modes import Layout, Model
 from bayes_moe.moe import MoE
 from bayes_moe.origin import data_hash, described
+from bayes_moe.plainer import attempt
 from bayes_moe.sampler import Draws
 from bayes_moe.tables import row_labels
 
@@ -51,14 +53,32 @@ def groups(
     extra : sequence of str
         Of ``ON_REQUEST``.
     """
+    chains = draws.free.shape[:2]
+
+    def evaluated(extra: Sequence[str]) -> Groups:
+        free = draws.free.reshape(-1, layout.size)
+        keys = jax.random.split(jax.random.fold_in(rng_key, 1), len(free)) if PREDICTIVE in extra else None
+        evaluate = _evaluation(model, layout, tuple(extra))
+        values = compiled(evaluate, free, keys, args)(free, keys, args)
+        return jax.tree.map(lambda a: np.asarray(a).reshape(*chains, *a.shape[1:]), values)
+
+    def unconstrained() -> Groups:
+        parts = np.split(draws.free, layout.cuts, axis=-1)
+        sites = zip(layout.shapes, parts, strict=True)
+        return {"posterior": {f"{name}_unconstrained": part.reshape(*chains, *shape) for (name, shape), part in sites}}
+
+    fewer = [(one,) for one in extra] if len(extra) > 1 else []
+    ways = [(_without(less), functools.partial(evaluated, less)) for less in (tuple(extra), *fewer)]
+    if extra:
+        ways.append((_without(()), functools.partial(evaluated, ())))
+    values = attempt("the model at its draws", *ways, ("", unconstrained))
     out: Groups = {"posterior": {}, "sample_stats": _sample_stats(draws, settings), "log_prior": {}}
-    out |= {name: {} for name in extra}
-    free = draws.free.reshape(-1, layout.size)
-    keys = jax.random.split(jax.random.fold_in(rng_key, 1), len(free)) if PREDICTIVE in extra else None
-    flat = (free, keys)
-    evaluate = _evaluation(model, layout, tuple(extra))
-    values = compiled(evaluate, *flat, args)(*flat, args)
-    return out | jax.tree.map(lambda a: np.asarray(a).reshape(*draws.free.shape[:2], *a.shape[1:]), values)
+    return out | {name: {} for name in extra if name in values} | values
+
+
+def _without(extra: Sequence[str]) -> str:
+    """Say what is gone where these could not be had."""
+    return f"without {' and '.join(extra)} (or one of them)" if extra else "unconstrained as they were made"
 
 
 def compile_ahead(
@@ -162,15 +182,15 @@ def assemble(
         groups = groups | {"observed_data": {"y": np.asarray(args[-1])}}
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
     plain = {key: json.dumps(value) if isinstance(value, bool) else value for key, value in plain.items()}
+    groups = dict(groups)
     constants = groups.pop("constant_data", {})
-    log_prior_dims = {name: [] for name in groups["log_prior"]}
-    tree = arviz_base.from_dict(
-        {name: group for name, group in groups.items() if name != "log_prior"},
-        coords=coords,
-        dims=dims,
-        attrs={"/": plain},
-    )
-    tree["log_prior"] = arviz_base.from_dict({"log_prior": groups["log_prior"]}, dims=log_prior_dims)["log_prior"]
+    if moe is None:
+        groups = plainer.renamed(groups, dims)
+    log_prior = groups.pop("log_prior")
+    tree = plainer.tree(groups, dims, coords, plain)
+    if log_prior:
+        of_sums = {name: [] for name in log_prior}
+        tree["log_prior"] = arviz_base.from_dict({"log_prior": log_prior}, dims=of_sums)["log_prior"]
     if constants:
         tree["constant_data"] = _constant_data(moe, constants, coords["obs_id"])
     return tree

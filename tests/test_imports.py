@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
 AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
 CURVE_SAMPLING = ("curve_tree", "curve_draws", "credible", "curves")
-NUTS = ("numpyro_model", "chains", "transitions", "sampler", "datatree", "nuts")
+NUTS = ("numpyro_model", "chains", "transitions", "sampler", "plainer", "datatree", "nuts")
 SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMPLING)}
 
 # Each room of bayes_moe may import those in the lines before its own, and no others.
@@ -41,6 +41,7 @@ ORDER = (
     ("chains",),
     ("transitions",),
     ("sampler",),
+    ("plainer",),
     ("datatree",),
     ("nuts", *AFTER_SAMPLING),
     *((name,) for name in CURVE_SAMPLING),
