@@ -1,4 +1,4 @@
-"""What has been drawn is returned, more plainly where something about it can't be had: no hours of sampling are lost."""
+"""What has been drawn is returned, more plainly where something about it can't be had: no draws are lost."""
 
 from __future__ import annotations
 
