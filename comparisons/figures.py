@@ -273,5 +273,5 @@ def _label(scale: Axis, ratio: float, form: str) -> None:
 
 
 def _band(c: summary.Curve, statistic: str) -> tuple[np.ndarray, np.ndarray]:
-    _, low, high = np.array([rates.level(errors, statistic) for errors in c.errors]).T
+    _, low, high = np.array([rates.level(errors, statistic, among=c.errors) for errors in c.errors]).T
     return low, high

@@ -24,7 +24,8 @@ class OptimisationError:
     missed, won : float
         Shares of them where the data-driven starts ended lower, or higher, in log likelihood.
     below_truth : float
-        Share of the data-driven fits whose log likelihood is below that of the truth itself: certainly no maximum.
+        Share of the data-driven fits whose log likelihood is below that of the truth itself: certainly no maximum. NaN
+        where an estimator does not give its likelihood ratio.
     error : dict of str to float
         For each parameter, the mean of |error from data-driven starts - error from starts near the truth|.
     """
@@ -57,8 +58,9 @@ def _compare(n: int, pairs: list[tuple[dict, dict]], names: list[str]) -> Optimi
     error = {
         name: float(np.mean([abs(data[f"error_{name}"] - near[f"error_{name}"]) for data, near in pairs]))
         for name in names
-        if all(f"error_{name}" in fit for pair in pairs for fit in pair)
+        if all(f"error_{name}" in row for pair in pairs for row in pair)
     }
-    below = np.array([data["likelihood_ratio"] < -TOLERANCE for data, _ in pairs])
+    ratios = np.array([data.get("likelihood_ratio", np.nan) for data, _ in pairs], dtype=float)
+    below = np.where(np.isnan(ratios), np.nan, ratios < -TOLERANCE)
     shares = ((gain < -TOLERANCE).mean(), (gain > TOLERANCE).mean(), below.mean())
     return OptimisationError(n, len(pairs), *map(float, shares), error)

@@ -61,9 +61,8 @@ def slope(sizes: Sequence[int], errors: Sequence[np.ndarray], statistic: str = "
     """
     if statistic in POWERS:
         power = POWERS[statistic]
-        return _mean_slope(
-            sizes, [[e**power] for e in errors], [tails.influence(e**power) for e in errors], power, seed
-        )
+        terms = [e**power for e in errors]
+        return _mean_slope(sizes, [tails.tail(terms)], [tails.influence(part) for part in terms], power, seed)
     return _slope(sizes, errors, lambda table: np.log(STATISTICS[statistic](table, axis=-1)), seed)
 
 
@@ -83,7 +82,7 @@ def pooled_slope(sizes: Sequence[int], errors: Sequence[Sequence[np.ndarray]], s
         As in :func:`slope`.
     """
     means = [np.array([np.mean(values) for values in each]) for each in errors]
-    return _mean_slope(sizes, [[part] for part in means], [tails.pooled(each) for each in errors], 1, seed)
+    return _mean_slope(sizes, [tails.tail(means)], [tails.pooled(each) for each in errors], 1, seed)
 
 
 def difference(
@@ -110,8 +109,9 @@ def difference(
     """
     if statistic in POWERS:
         power = POWERS[statistic]
-        pairs = [[one**power, other**power] for one, other in zip(errors, others, strict=True)]
-        return _mean_slope(sizes, pairs, [tails.contrast(*pair) for pair in pairs], power, seed)
+        both = [[e**power for e in errors], [e**power for e in others]]
+        influences = [tails.contrast(*pair) for pair in zip(*both, strict=True)]
+        return _mean_slope(sizes, [tails.tail(terms) for terms in both], influences, power, seed)
 
     def summary(table: np.ndarray) -> np.ndarray:
         ours, theirs = np.log(STATISTICS[statistic](table, axis=-1))
@@ -120,23 +120,36 @@ def difference(
     return _slope(sizes, [np.stack(pair) for pair in zip(errors, others, strict=True)], summary, seed)
 
 
-def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[float, float, float]:
-    """Summary of the errors at one size, with its 95% interval: its log -+ t x the bootstrap standard error of that.
+def level(
+    errors: np.ndarray, statistic: str = "rmse", seed: int = 0, among: Sequence[np.ndarray] | None = None
+) -> tuple[float, float, float]:
+    """Summary of the errors at one size, with its 95% interval.
 
     Parameters
     ----------
     errors : ndarray, shape (replicates,)
     statistic : "median", "mean" or "rmse"
     seed : int
+    among : sequence of ndarray, optional
+        Errors at all sizes, these too, from which their tail is judged; these alone by default.
 
     Returns
     -------
     tuple of float
-        Value, low, high: 0 and infinity for one replicate, or where resampled summaries are zero.
+        Value, low, high. Of a median, its log -+ t x the bootstrap standard error of that; 0 and infinity for one
+        replicate, or where resampled summaries are zero. Of others as in :func:`slope`: NaN ends where no interval is
+        to be trusted.
     """
-    summarise = STATISTICS[statistic]
-    _, variance = _bootstrap(errors, lambda table: np.log(summarise(table, axis=-1)), np.random.default_rng(seed))
-    value = float(summarise(errors))
+    value = float(STATISTICS[statistic](errors))
+    if statistic in POWERS and value > 0:
+        power = POWERS[statistic]
+        found = [tails.tail([part**power for part in ([errors] if among is None else among)])]
+        margin = tails.margin(found, [tails.influence(errors**power)], np.array([1 / power]), LEVEL, seed)
+        ratio = np.nan if margin is None else float(np.exp(margin[0]))
+        return value, value / ratio, value * ratio
+    _, variance = _bootstrap(
+        errors, lambda table: np.log(STATISTICS[statistic](table, axis=-1)), np.random.default_rng(seed)
+    )
     if not np.isfinite(variance):
         return value, 0.0, np.inf
     ratio = float(np.exp(stats.t.ppf(0.5 + LEVEL / 2, len(errors) - 1) * np.sqrt(variance)))
@@ -145,20 +158,20 @@ def level(errors: np.ndarray, statistic: str = "rmse", seed: int = 0) -> tuple[f
 
 def _mean_slope(
     sizes: Sequence[int],
-    samples: Sequence[Sequence[np.ndarray]],
+    found: Sequence[tails.Tail | None],
     influences: Sequence[tails.Influence],
     power: int,
     seed: int,
 ) -> Slope | None:
-    """Slope of (log of a mean of powers) / power; ``samples`` has, for each size, what has a tail to be judged."""
+    """Slope of (log of a mean of powers) / power, whose terms have these tails."""
     if not all(mean > 0 for mean, _ in influences):
         return None
     weights = _weights(sizes) / power
     value = float(weights @ np.log([mean for mean, _ in influences]))
-    found = tails.margin(samples, influences, weights, LEVEL, seed)
-    if found is None:
+    margin = tails.margin(found, influences, weights, LEVEL, seed)
+    if margin is None:
         return Slope.bare(value)
-    half, df = found
+    half, df = margin
     return Slope(value, value - half, value + half, half / float(stats.t.ppf(0.5 + LEVEL / 2, df)), df)
 
 

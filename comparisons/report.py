@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from comparisons import cell_figure, cell_rates, coverage, export, figures, files, optimisation, rates, summary, valid
+from comparisons.slopes import NOT_COVERED
 from comparisons.store import FAILED, Store
 from comparisons.study import Regime, Study
 
@@ -188,6 +189,10 @@ def _slope_line(r: dict) -> list[str]:
     )
 
 
+def _ends(r: dict) -> str:
+    return f"{r['low']:.2f}, {r['high']:.2f}" if np.isfinite([r["low"], r["high"]]).all() else NOT_COVERED
+
+
 def _p_value(value: float) -> str:
     """To read; nothing where the slope has no interval."""
     return "" if np.isnan(value) else f"{value:.2g}"
@@ -217,7 +222,7 @@ def _window(regime: Regime, sizes: Sequence[int]) -> list[str]:
 def _efficiency(records: Sequence[dict]) -> Table:
     return [
         [r["regime"], r["estimate"], r["parameter"], f"{r['n']:,}", str(r["replicates"])]
-        + [f"{r['over_bound']:.2f} [{r['low']:.2f}, {r['high']:.2f}]", "yes" if r["window"] else ""]
+        + [f"{r['over_bound']:.2f} [{_ends(r)}]", "yes" if r["window"] else ""]
         for r in records
     ]
 

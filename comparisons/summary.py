@@ -221,7 +221,7 @@ def _over_bound(
 ) -> Iterator[dict[str, object]]:
     inside = rates.window(regime, list(bounds))
     for n, errors in zip(c.sizes, c.errors, strict=True):
-        error, low, high = rates.level(errors, statistic)
+        error, low, high = rates.level(errors, statistic, among=c.errors)
         limit = float(bounds[n])
         yield {
             "regime": regime.name,

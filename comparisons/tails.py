@@ -125,18 +125,14 @@ def pooled(each: Sequence[np.ndarray]) -> Influence:
 
 
 def margin(
-    samples: Sequence[Sequence[np.ndarray]],
-    influences: Sequence[Influence],
-    weights: np.ndarray,
-    level: float,
-    seed: int,
+    found: Sequence[Tail | None], influences: Sequence[Influence], weights: np.ndarray, level: float, seed: int
 ) -> tuple[float, float] | None:
     """Half the width of the interval of a weighted sum of log means, and Satterthwaite's degrees of freedom.
 
     Parameters
     ----------
-    samples : sequence of sequence of ndarray
-        For each size, one sample or more whose tails matter.
+    found : sequence of Tail or None
+        Of each kind of terms that is averaged.
     influences : sequence of Influence
         For each size.
     weights : ndarray
@@ -156,7 +152,6 @@ def margin(
     total = float(parts.sum())
     if total < EXACT:
         return 0.0, np.inf
-    found = [tail(part) for part in zip(*samples, strict=True)]
     if any(one is None or one.heavy for one in found):
         return None
     df = total**2 / float((parts**2 / (counts - 1)).sum())

@@ -233,9 +233,12 @@ def test_error_over_bound_is_read_off_size_by_size(factor):
     assert {r["window"] for r in records if r["n"] == 10**6} == {True}
 
 
-def test_interval_of_a_root_mean_square_covers_it():
-    tables = np.abs(np.random.default_rng(3).normal(size=(300, 200)))
-    found = np.array([rates.level(errors, "rmse", seed) for seed, errors in enumerate(tables)])
+def test_interval_of_a_root_mean_square_covers_it(monkeypatch):
+    monkeypatch.setattr(tails, "TRIALS", 300)
+    tables = np.abs(np.random.default_rng(3).normal(size=(300, 5, 200)))  # a size among five
+    found = np.array([rates.level(errors[0], "rmse", seed, among=errors) for seed, errors in enumerate(tables)])
+    found = found[np.isfinite(found[:, 1])]
+    assert len(found) > 0.8 * len(tables)
     covered = np.mean((found[:, 1] <= 1) & (found[:, 2] >= 1))
     assert 0.91 < covered < 0.98
     assert np.mean((found[:, 1] <= 1.2) & (found[:, 2] >= 1.2)) < 0.1  # planted: a fifth off is found
@@ -243,11 +246,25 @@ def test_interval_of_a_root_mean_square_covers_it():
 
 @pytest.mark.parametrize("count", [4, 10, 40])
 def test_interval_of_a_root_mean_square_of_few_covers_it(count, monkeypatch):
-    monkeypatch.setattr(rates, "RESAMPLES", 400)
-    tables = np.abs(np.random.default_rng(3).normal(size=(TRIALS, count)))
-    found = np.array([rates.level(errors, "rmse", seed) for seed, errors in enumerate(tables)])
-    assert 0.9 < np.mean((found[:, 1] <= 1) & (found[:, 2] >= 1)) < 0.98  # percentiles of resampled: 69, 84, 92%
+    monkeypatch.setattr(tails, "TRIALS", 200)
+    rng = np.random.default_rng(3)
+    tables = np.linalg.norm(rng.normal(size=(500, 4, 40, 4)), axis=-1) / 2  # errors of four coordinates, at four sizes
+    own = [[errors[0][:count], *errors[1:]] for errors in tables]
+    found = np.array([rates.level(errors[0], "rmse", seed, among=errors) for seed, errors in enumerate(own)])
+    found = found[np.isfinite(found[:, 1])]
+    assert len(found) > 0.95 * len(tables)
+    assert 0.9 < np.mean((found[:, 1] <= 1) & (found[:, 2] >= 1)) < 0.98
     assert (found[:, 1] < found[:, 0]).all()
+
+
+def test_a_mean_of_few_or_heavy_errors_has_no_interval():
+    rng = np.random.default_rng(0)
+    few, heavy, light = np.abs(rng.normal(size=12)), np.exp(2 * rng.normal(size=400)), rng.uniform(1, 2, size=400)
+    for errors in (few, heavy):
+        assert np.isnan(rates.level(errors)[1:]).all()
+        assert np.isfinite(rates.level(errors, "median")).all()
+    assert np.isfinite(rates.level(light)).all()
+    assert np.isfinite(rates.level(few, among=[light, few])).all()
 
 
 # Other summaries, tests and paired differences ---------------------------------------------------------------------
