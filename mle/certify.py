@@ -1,25 +1,17 @@
-"""From the best start to a :class:`~mle.fit.Fit`: the optimality certificate and the standard errors."""
+"""From the best start to a :class:`~mle.fit.Fit`: certificate, distinct ends, standard errors."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpyro.distributions import constraints
 
 from bayes_moe import parameters
-from bayes_moe.data import Observations
-from bayes_moe.experts import Multinomial, linear
-from bayes_moe.moe import MoE
-from mle import uncertainty
-from mle.fit import REPLICATED, Certificate, Fit, Start
+from mle import saturation, uncertainty
+from mle.fit import REPLICATED, Certificate, End, Fit, Start
 from mle.objective import Objective, projected_gradient
-from mle.separation import direction
-from mle.starts import coordinate_scale
 
-LARGE = 12.0  # |coefficient| x size of its covariate beyond which a logistic score is saturated
 ROUNDING = 1e-6  # by which a variance may seem to exceed the floor that holds it
-FAR = 1e4  # how far out a direction is followed, in units of the largest covariates
+KNOWN = 1.0  # standard errors, in units of scores, below which no direction is worth a linear program
 
 
 def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
@@ -35,7 +27,8 @@ def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
     best = starts[0]
     params = parameters.unflatten(objective.moe.fields, best.free)
     observed = -objective.hessian(best.free)
-    certificate = certify(objective, starts, observed)
+    replicated = sum(start.log_likelihood >= best.log_likelihood - REPLICATED for start in starts)
+    certificate = certify(objective, best, observed, replicated)
     errors = uncertainty.StandardErrors(None, None, certificate.status)
     if certificate.status == "maximum":
         errors = uncertainty.at(objective, best.free, observed=observed)
@@ -52,32 +45,59 @@ def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
         errors.reason,
         method,
         objective.data.n,
+        _ends(objective, starts, certificate),
     )
 
 
-def certify(objective: Objective, starts: tuple[Start, ...], observed: np.ndarray) -> Certificate:
-    """Check the best start, with its observed information: gradient, curvature, replication, bounds, infinity."""
-    free, names = starts[0].free, np.array(parameters.labels(objective.moe.fields))
-    scale = coordinate_scale(objective.moe, np.asarray(objective.data.x))
+def _ends(objective: Objective, starts: tuple[Start, ...], best: Certificate) -> tuple[End, ...]:
+    """Distinct ends of the starts, best first, those that failed by their reasons."""
+    failed = sorted({start.message for start in starts if start.log_likelihood == -np.inf})
+    groups: list[list[Start]] = []
+    for start in starts:
+        if start.log_likelihood == -np.inf:
+            continue
+        if not groups or start.log_likelihood < groups[-1][0].log_likelihood - REPLICATED:
+            groups.append([])
+        groups[-1].append(start)
+    out = []
+    for group in groups:
+        certificate = best if group is groups[0] else _at_end(objective, group[0], len(group))
+        kind = certificate.kind if group[0].converged else f"not converged, {certificate.kind}"
+        out.append(End(group[0].log_likelihood, len(group), kind))
+    return (*out, *(End(-np.inf, sum(s.message == why for s in starts), why) for why in failed))
+
+
+def _at_end(objective: Objective, start: Start, replicated: int) -> Certificate:
+    observed = -objective.hessian(start.free) if start.curvature is None else start.curvature
+    return certify(objective, start, observed, replicated)
+
+
+def certify(objective: Objective, start: Start, observed: np.ndarray, replicated: int) -> Certificate:
+    """Check the end of a start, with its observed information: gradient, curvature, bounds, infinity."""
+    free, names = start.free, np.array(parameters.labels(objective.moe.fields))
+    units = objective.coordinates if objective.bounds is None else objective.coordinates.separate()
     gradient = projected_gradient(objective, free) * objective.total
+    observed, pull = units.sheared(observed), units.sheared_gradient(gradient)
     score = np.concatenate([np.full(np.prod(f.free_shape, dtype=int), f.score) for f in objective.moe.fields.values()])
     own = np.sqrt(np.maximum(np.diag(observed) / objective.total, 0.0))
-    scale = np.where(score | ~(own > 0), scale, own)
+    scale = np.where(score | ~(own > 0), units.size, own)
     floored = _floored(objective, free)
-    scaled = observed / np.outer(scale, scale) / objective.total
+    scaled = observed / scale / scale[:, None] / objective.total
     held = bounded = np.zeros(len(free), dtype=bool)
     if objective.bounds is not None:
         bounded = np.isfinite(np.where(free > 0, objective.bounds[:, 1], objective.bounds[:, 0]))
         held = (free <= objective.bounds[:, 0]) | (free >= objective.bounds[:, 1])
-    pressed = floored | (held & (gradient == 0))  # a bound holds them back; others may leave it
-    large = (_sizes(objective, free) > LARGE) & ~bounded & score
+    loose = ~(floored | (held & (gradient == 0)))  # a bound holds the rest back; others may leave it
+    values = np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf])
+    suspects, few = (which & ~bounded for which in saturation.large(objective, free))
+    unknown = few.any() and values[0] * objective.total * KNOWN**2 < 1
     return Certificate(
-        _distance(gradient[~pressed], observed[np.ix_(~pressed, ~pressed)], objective.total),
-        np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf]),
-        sum(start.log_likelihood >= starts[0].log_likelihood - REPLICATED for start in starts),
+        _distance(pull[loose] / scale[loose], scaled[np.ix_(loose, loose)] * objective.total, objective.total),
+        values,
+        replicated,
         tuple(map(str, names[held | floored])),
-        tuple(map(str, names[large])),
-        _separated_components(objective, free) if large.any() else (),
+        tuple(map(str, names[saturation.at_infinity(objective, free, suspects)])),
+        saturation.separated_components(objective, free) if unknown else (),
     )
 
 
@@ -92,34 +112,6 @@ def _floored(objective: Objective, free: np.ndarray) -> np.ndarray:
     return out
 
 
-def _sizes(objective: Objective, free: np.ndarray) -> np.ndarray:
-    """Sizes of the coordinates of scores: of a slope times its covariate, of the gate's intercept at the mean of x.
-
-    What collinear covariates let drift, the part outside their row space, does not count; neither does the place of
-    zero on a covariate's scale, where an intercept makes up for it.
-    """
-    x, fields, where = np.asarray(objective.data.x), objective.moe.fields, parameters.blocks(objective.moe.fields)
-    sizes, centre = np.abs(free), x.mean(axis=1)
-    for name, field in fields.items():
-        if not field.score or field.dims[-1:] != ("feature",):
-            continue
-        rows, about = free[where[name]].reshape(-1, len(x)), x
-        if name in objective.moe.gate.fields and "tau" in fields:
-            about = x - centre[:, None]
-            sizes[where["tau"]] = np.abs(free[where["tau"]] + rows @ centre)
-        sizes[where[name]] = np.abs(_seen(rows, about)).ravel()
-    return sizes
-
-
-def _seen(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Coefficients times the sizes of their covariates, without the part that no row of x sees."""
-    rms = np.sqrt((x**2).mean(axis=1))
-    unit = x / np.where(rms > 0, rms, 1.0)[:, None]
-    values, vectors = np.linalg.eigh(unit @ unit.T)
-    seen = vectors[:, values > 1e-12 * max(values[-1], 1e-300)]
-    return rows * rms @ seen @ seen.T
-
-
 def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float:
     """sqrt(g' J^-1 g): how many standard errors away the maximum is, were the log likelihood quadratic."""
     try:
@@ -127,43 +119,3 @@ def _distance(gradient: np.ndarray, observed: np.ndarray, total: float) -> float
     except np.linalg.LinAlgError:  # no standard errors to measure in: each observation has a score of order one
         return float(np.linalg.norm(gradient) / np.sqrt(total))
     return float(np.linalg.norm(np.linalg.solve(root, gradient)))
-
-
-def _separated_components(objective: Objective, free: np.ndarray) -> tuple[str, ...]:
-    """Components that a hyperplane separates on their own observations, at no cost in likelihood."""
-    moe, data = objective.moe, objective.data
-    params = parameters.unflatten(moe.fields, free)
-    counted = slice(None) if data.weights is None else np.asarray(data.weights) > 0
-    owner = np.asarray(objective.call(_owners, free))[counted]
-    x, codes = np.asarray(data.x).T[counted], np.asarray(data.y).argmax(axis=0)[counted]
-    out, count = [], moe.gate.experts
-    rows = np.column_stack([x, np.ones(len(x))])
-    away = direction(rows, (owner - 1) % count, count)  # the gate pins expert 0, the search pins the last
-    if away is not None and _costs_nothing(objective, free, {"tau": away[:, -1], "beta": away[:, :-1]}):
-        out.append("the gate")
-    for place, expert in zip(moe.places, moe.experts, strict=True):
-        if not isinstance(expert, Multinomial) or expert.activation is not linear:
-            continue
-        for member, index in enumerate(range(place.start, place.stop)):
-            mine = owner == index
-            away = direction(x[mine], codes[mine], expert.classes)
-            eta = np.zeros(params["eta"].shape)
-            if away is not None:
-                eta[member] = away
-                if _costs_nothing(objective, free, {"eta": eta}):
-                    out.append(f"expert {index}")
-    return tuple(out)
-
-
-def _owners(free: Array, moe: MoE, data: Observations) -> Array:
-    """Which component explains each observation best."""
-    return jnp.argmax(moe.log_joint(parameters.unflatten(moe.fields, free), data), axis=0)
-
-
-def _costs_nothing(objective: Objective, free: np.ndarray, away: dict[str, np.ndarray]) -> bool:
-    """Whether the log likelihood keeps its value far out: it falls where rows lose a component that explains them."""
-    step = np.zeros_like(free)
-    for name, where in parameters.blocks(objective.moe.fields).items():
-        if name in away:
-            step[where] = away[name].ravel()
-    return objective.value(free + FAR * step) > objective.value(free) - REPLICATED

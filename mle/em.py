@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,7 +18,8 @@ from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
 from mle.m_steps import closed, maximise_expected
-from mle.objective import Bounds, Objective, box, check_floors
+from mle.objective import Objective
+from mle.problem import Bounds, pose
 
 ROUNDING = 1e-12  # share of the log likelihood by which it may seem to fall at its maximum
 MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
@@ -102,9 +102,8 @@ def fit(
         raise ValueError("floors can't be combined with bounds: only closed-form M-steps know them. Give one of them.")
     check_count("max_iter", max_iter, 0)
     check_tolerance("tol", tol)
-    objective = Objective(
-        moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds), check_floors(moe, floors)
-    )
+    objective = pose(moe, x, y, weights, bounds=bounds, floors=floors)
+    starting.check_apart(moe, init)
     starts = starting.draw(objective, n_init, random_state, init)
     workers = None if closed(moe) else 1
     climbed = starting.run_all(lambda free: climb(objective, free, max_iter, tol, m_step), starts, workers=workers)

@@ -17,7 +17,6 @@ from bayes_moe.moe import MoE
 from mle.fit import REPLICATED
 from mle.newton import Scaled
 from mle.objective import Objective
-from mle.starts import coordinate_scale
 
 FAR, SATURATED = 1e3, 40.0  # a score that counts as infinite, and the least of a row that is sent there
 
@@ -107,7 +106,7 @@ class Land:
         experts = tuple(replace(e, features=more) if isinstance(e, Multinomial) else e for e in moe.experts)
         wide = replace(moe, gate=replace(moe.gate, features=more), experts=experts)
         self.wide = Objective(wide, replace(data, x=jnp.concatenate([data.x, jnp.ones_like(data.x[:1])])))
-        self.rows, self.places = _rows(moe, wide, np.asarray(data.x))
+        self.rows, self.places = _rows(moe, wide, np.asarray(data.x), objective.coordinates.size)
 
     def value(self, free: np.ndarray) -> float:
         """Log likelihood."""
@@ -135,10 +134,10 @@ class Land:
         return weights * out[0], weights * out[1]
 
 
-def _rows(moe: MoE, wide: MoE, x: np.ndarray) -> tuple[list[Row], np.ndarray]:
+def _rows(moe: MoE, wide: MoE, x: np.ndarray, size: np.ndarray) -> tuple[list[Row], np.ndarray]:
     """Every row of slopes, the gate's with its intercept; and the places of our coordinates in the wide vector."""
     own, other = (_coordinates(m) for m in (moe, wide))
-    size, rows = coordinate_scale(moe, x), []
+    rows = []
     for name, field in moe.fields.items():
         if field.dims[-1:] != ("feature",):
             continue

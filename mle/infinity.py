@@ -7,8 +7,6 @@ each observation changes sides once, so that sorting them gives the highest plac
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bayes_moe import parameters, threads
@@ -20,7 +18,7 @@ from mle.certify import finish
 from mle.fit import REPLICATED, Fit, Start
 from mle.hyperplanes import Land, Row, best_on_lines
 from mle.newton import climb
-from mle.objective import Objective
+from mle.problem import pose
 from mle.starts import climb_safely
 
 ENDS = 8  # ends of climbs that are looked at
@@ -81,7 +79,7 @@ def search(
     check_count("patience", patience, 0)
     if moe.real or isinstance(moe.gate, Gaussian):
         raise ValueError("moe must be a model of classes with a logistic gate: others' coefficients don't saturate.")
-    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)))
+    objective = pose(moe, x, y, weights)
     objective.check_fit(np.asarray(parameters.flatten(moe.fields, fit.params)), fit.log_likelihood)
     land, rng = Land(objective), as_generator(random_state, "the search")
     with threads.one_blas_thread():

@@ -24,6 +24,7 @@ from bayes_moe.parameters import Params
 from mle.objective import Objective, maximise
 
 COLLAPSED = 1e-12  # share of the data's variance below which a component's variance is rounding error
+VARIANCES = {"Gamma": "x", "nu": "y"}  # and the data whose they are
 GATE = -1  # the gate's place in the list of components; experts count from 0
 
 
@@ -62,11 +63,29 @@ def maximise_closed(objective: Objective, free: np.ndarray, r: Array) -> np.ndar
         If a variance vanishes: below ``COLLAPSED`` of the data's, and no floor holds it.
     """
     new, smallest = _closed(jnp.asarray(free), objective.moe, objective.data, r, dict(objective.floors))
+    _check_shares(smallest)
+    return np.asarray(new)
+
+
+def check_collapse(objective: Objective, free: np.ndarray) -> None:
+    """Check that no variance has vanished, for climbs that know no floors.
+
+    Raises
+    ------
+    Collapse
+    """
+    if VARIANCES.keys() & objective.moe.fields.keys():
+        _check_shares(_shares_at(jnp.asarray(free), objective.moe, objective.data))
+
+
+def _check_shares(smallest: Mapping[str, Array]) -> None:
     for name, shares in smallest.items():
         if not (np.asarray(shares) > COLLAPSED).all():
             which = int(np.argmin(np.nan_to_num(np.asarray(shares), nan=-1.0)))
-            raise Collapse(f"expert {which} has collapsed: its {name} vanishes; use fewer experts or floors={{...}}")
-    return np.asarray(new)
+            raise Collapse(
+                f"expert {which} has collapsed: its {name} vanishes, and the likelihood has no bound there; use fewer "
+                "experts, or em.fit with floors={...}"
+            )
 
 
 @jax.jit
@@ -78,8 +97,22 @@ def _closed(
     for place, expert in zip(moe.places, moe.experts, strict=True):
         found |= expert.m_step(params, data, r[place])
     found = raise_to_floors(moe, found, floors)
-    smallest = {"Gamma": _smallest(found["Gamma"], data.x), "nu": _smallest(found["nu"], data.y)}
-    return parameters.flatten(moe.fields, found), smallest
+    return parameters.flatten(moe.fields, found), _shares(found, data)
+
+
+@jax.jit
+def _shares_at(free: Array, moe: MoE, data: Observations) -> dict[str, Array]:
+    return _shares(parameters.unflatten(moe.fields, free), data)
+
+
+def _shares(params: Params, data: Observations) -> dict[str, Array]:
+    """Smallest variance of each component in any direction, as a share of the data's there, (k,), by name."""
+    weights = jnp.ones_like(data.x[:1]) if data.weights is None else data.weights[None]
+    return {
+        name: _smallest(params[name], getattr(data, rows), weights)
+        for name, rows in VARIANCES.items()
+        if name in params
+    }
 
 
 def raise_to_floors(moe: MoE, params: Params, floors: Mapping[str, float]) -> Params:
@@ -96,9 +129,8 @@ def raise_to_floors(moe: MoE, params: Params, floors: Mapping[str, float]) -> Pa
     return out
 
 
-def _smallest(covariance: Array, rows: Array) -> Array:
-    """Smallest variance of each component in any direction, as a share of the data's there, (k,)."""
-    white = gaussian.factor(jnp.atleast_2d(jnp.cov(rows))[None], len(rows))[0]
+def _smallest(covariance: Array, rows: Array, weights: Array) -> Array:
+    white = gaussian.factor(gaussian.weighted_moments(rows, weights)[2], len(rows))[0]
     return jnp.linalg.eigvalsh(white @ gaussian.as_matrices(covariance, len(rows)) @ white[0].T)[:, 0]
 
 
@@ -116,7 +148,7 @@ def components(moe: MoE) -> list[tuple[int, slice]]:
 def maximise_expected(objective: Objective, free: np.ndarray, r: Array, *, max_iter: int = 200) -> np.ndarray:
     """M-step: closed forms where all have one; else the gate by Newton steps, each expert by BFGS, from where they are.
 
-    Inside bounds, by L-BFGS-B.
+    Inside bounds, by L-BFGS-B. A vanishing variance raises :class:`Collapse`.
 
     A component is moved only if that raises its part, so that EM never lowers the likelihood.
 
@@ -135,14 +167,32 @@ def maximise_expected(objective: Objective, free: np.ndarray, r: Array, *, max_i
         return maximise_closed(objective, free, r)
     out = free.copy()
     for component, where in components(objective.moe):
-        value_and_grad, hessian = (_on_numpy(function, objective, r) for function in _derivatives(component))
-        bounds = None if objective.bounds is None else objective.bounds[where]
-        concave = {"hessian": hessian} if component == GATE else {}
-        result = maximise(value_and_grad, free[where], objective.total, **concave, bounds=bounds, max_iter=max_iter)
-        if result.fun > value_and_grad(free[where])[0]:
-            out[where] = result.x
+        found, gained = _maximise_part(objective, component, where, free[where], r, max_iter)
+        if gained:
+            out[where] = found
+    check_collapse(objective, out)
     return out
 
 
-def _on_numpy(function: Callable, objective: Objective, r: Array) -> Callable[[np.ndarray], object]:
-    return lambda free: jax.tree.map(np.asarray, objective.call(function, free, r))
+def _maximise_part(
+    objective: Objective, component: int, where: slice, free: np.ndarray, r: Array, max_iter: int
+) -> tuple[np.ndarray, bool]:
+    """Highest place of one component's part, found in standard coordinates, and whether it is higher."""
+    value_and_grad, hessian = _derivatives(component)
+    units = objective.coordinates.part(where)
+    box = {}
+    if objective.bounds is not None:
+        units = units.separate()
+        box = {"bounds": objective.bounds[where] * units.unit[:, None]}
+
+    def here(point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, grad = objective.call(value_and_grad, units.free(point), r)
+        return float(value), units.gradient(np.asarray(grad))
+
+    def curvature(point: np.ndarray) -> np.ndarray:
+        return units.hessian(np.asarray(objective.call(hessian, units.free(point), r)))
+
+    concave = {"hessian": curvature} if component == GATE else {}
+    start = units.standard(free)
+    result = maximise(here, start, objective.total, **concave, **box, max_iter=max_iter)
+    return units.free(result.x), bool(result.fun > here(start)[0])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
@@ -15,9 +13,11 @@ from bayes_moe.data import check_count, check_tolerance, float64
 from bayes_moe.moe import MoE
 from mle import starts as starting
 from mle.certify import finish
+from mle.coordinates import Coordinates
 from mle.fit import Fit, Start
-from mle.objective import Bounds, Objective, box, maximise
-from mle.starts import coordinate_scale
+from mle.m_steps import check_collapse
+from mle.objective import Objective, maximise
+from mle.problem import Bounds, pose
 
 THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one
@@ -87,7 +87,7 @@ def fit(
     """
     check_count("max_iter", max_iter, 0)
     check_tolerance("tol", tol)
-    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)), box(moe, bounds))
+    objective = pose(moe, x, y, weights, bounds=bounds)
     starts = starting.draw(objective, n_init, random_state, init)
     scaled = Scaled(objective)
     thin = Scaled(objective.thinned(THIN)) if objective.data.n >= 5 * THIN else None
@@ -110,70 +110,89 @@ def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
         As in :func:`fit`.
     """
     history = [scaled.objective.value_and_grad(free)[0]]
-    result = _inside(scaled, free * scaled.units, max_iter, tol, history)
+    result = _inside(scaled, free, max_iter, tol, history)
     at_rounding = result is not None and not result.success and _nothing_to_gain(scaled, result.x)
     if result is None:
+        scaled = scaled.separate()
+
+        def look(point: np.ndarray, value: float) -> None:
+            check_collapse(scaled.objective, scaled.map.free(point))
+            history.append(value)
+
         result = maximise(
             scaled.value_and_grad,
-            np.clip(free * scaled.units, *scaled.bounds.T),
+            np.clip(scaled.map.standard(free), *scaled.bounds.T),
             scaled.total,
             bounds=scaled.bounds,
             max_iter=max_iter,
             gtol=tol,
-            callback=lambda _, value: history.append(value),
+            callback=look,
         )
     return Start(
-        result.x / scaled.units,
+        scaled.map.free(result.x),
         float(result.fun),
         bool(result.success) or at_rounding,
         int(result.nit),
         "converged to rounding error" if at_rounding else str(result.message),
         tuple(history),
+        curvature=None if "hess" not in result else scaled.map.unscaled(result.hess * scaled.total),
     )
 
 
 class Scaled:
-    """An objective in units in which covariates are of size one; powers of two, so that bounds stay where they are."""
+    """An objective in coordinates in which the data are of size one about zero."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, map: Coordinates | None = None) -> None:  # noqa: A002 - it is one
         self.objective, self.total = objective, objective.total
-        self.units = 2.0 ** np.round(np.log2(coordinate_scale(objective.moe, np.asarray(objective.data.x))))
-        self.bounds = None if objective.bounds is None else objective.bounds * self.units[:, None]
+        self.map = objective.coordinates if map is None else map
+
+    @property
+    def bounds(self) -> np.ndarray | None:
+        """Box of the objective, where coordinates are separate."""
+        box = self.objective.bounds
+        return None if box is None else box * self.map.unit[:, None]
+
+    def separate(self) -> Scaled:
+        """The same in coordinates in which a box is a box."""
+        return Scaled(self.objective, self.map.separate())
 
     def value_and_grad(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Log likelihood and its gradient."""
-        value, grad = self.objective.value_and_grad(point / self.units)
-        return value, grad / self.units
+        value, grad = self.objective.value_and_grad(self.map.free(point))
+        return value, self.map.gradient(grad)
 
     def hessian(self, point: np.ndarray) -> np.ndarray:
         """Second derivatives."""
-        return self.objective.hessian(point / self.units) / np.outer(self.units, self.units)
+        return self.map.hessian(self.objective.hessian(self.map.free(point)))
 
 
 def _inside(
-    scaled: Scaled, point: np.ndarray, max_iter: int, tol: float, history: list[float]
+    scaled: Scaled, free: np.ndarray, max_iter: int, tol: float, history: list[float]
 ) -> optimize.OptimizeResult | None:
     """Climb by the trust region; None where bounds matter: a step leaves them, or a direction is flat up to them."""
-    low, high = (-np.inf, np.inf) if scaled.bounds is None else scaled.bounds.T
+    bounds = scaled.objective.bounds
     left = False
 
     def look(point: np.ndarray, value: float) -> None:
         nonlocal left
-        left = bool(((point < low) | (point > high)).any())
+        if bounds is not None:
+            here = scaled.map.free(point)
+            left = bool(((here < bounds[:, 0]) | (here > bounds[:, 1])).any())
         if left:
             raise StopIteration
+        check_collapse(scaled.objective, scaled.map.free(point))
         history.append(value)
 
     result = maximise(
         scaled.value_and_grad,
-        point,
+        scaled.map.standard(free),
         scaled.total,
         hessian=scaled.hessian,
         max_iter=max_iter,
         gtol=tol,
         callback=look,
     )
-    return None if left or (scaled.bounds is not None and _flat(result.hess)) else result
+    return None if left or (bounds is not None and _flat(result.hess)) else result
 
 
 def _nothing_to_gain(scaled: Scaled, point: np.ndarray) -> bool:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import constraints
 from scipy import optimize
 
 from bayes_moe import blocks, parameters, threads
@@ -24,8 +22,7 @@ from bayes_moe.compilation import jitted
 from bayes_moe.data import Observations
 from bayes_moe.likelihood import log_likelihood_of_block
 from bayes_moe.moe import MoE
-
-Bounds = Mapping[str, tuple[float, float]]
+from mle import coordinates
 
 _DIVIDING = threading.Lock()  # climbs in several threads share one division
 SHARDED = 10_000  # observations from which several devices share the work
@@ -77,6 +74,11 @@ class Objective:
     def total(self) -> float:
         """Total weight: the number of observations where they count once each."""
         return float(self.data.n if self.data.weights is None else self.data.weights.sum())
+
+    @functools.cached_property
+    def coordinates(self) -> coordinates.Coordinates:
+        """Coordinates in which units and zeros of the data play no part."""
+        return coordinates.of(self.moe, self.data)
 
     def value(self, free: np.ndarray) -> float:
         """Log likelihood."""
@@ -149,52 +151,6 @@ class Objective:
 
 def _add(left: object, right: object) -> object:
     return jax.tree.map(np.add, left, right)
-
-
-def box(moe: MoE, bounds: Bounds | None) -> np.ndarray | None:
-    """Turn bounds by name into a box for the free vector.
-
-    Raises
-    ------
-    ValueError
-        For unknown names, an empty interval, or a parameter that does not live on the whole line.
-    """
-    if bounds is None:
-        return None
-    where = parameters.blocks(moe.fields)
-    out = np.tile([-np.inf, np.inf], (parameters.size(moe.fields), 1))
-    for name, interval in bounds.items():
-        if name not in where:
-            raise ValueError(f"bounds: {name!r} is no parameter. This model has {', '.join(where)}.")
-        if not lives_on_the_line(moe.fields[name]):
-            raise ValueError(f"bounds: {name} already lives in {moe.fields[name].support!r}.")
-        low, high = np.broadcast_to(np.asarray(interval, dtype=float), (2,))
-        if not low < high:
-            raise ValueError(f"bounds: {name} must be a pair (low, high) with low < high, got {interval!r}.")
-        out[where[name]] = low, high
-    return out
-
-
-def lives_on_the_line(field: parameters.Field) -> bool:
-    """Whether a parameter's coordinates are any real numbers."""
-    return field.shape == field.free_shape and "real" in repr(field.support).lower()
-
-
-def check_floors(moe: MoE, floors: Mapping[str, float] | None) -> tuple[tuple[str, float], ...]:
-    """Check floors of variances by name.
-
-    Raises
-    ------
-    ValueError
-        For a name that is no variance, or a floor that is not positive.
-    """
-    variances = [n for n, f in moe.fields.items() if f.support in (constraints.positive, constraints.positive_definite)]
-    for name, floor in (floors or {}).items():
-        if name not in variances:
-            raise ValueError(f"floors: {name!r} is no variance. This model's are: {', '.join(variances) or 'none'}.")
-        if not isinstance(floor, Real) or not 0 < floor < np.inf:
-            raise ValueError(f"floors: {name} must be a positive number, got {floor!r}.")
-    return tuple((name, float(floor)) for name, floor in (floors or {}).items())
 
 
 def maximise(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, stats
 
@@ -13,7 +11,8 @@ from bayes_moe import parameters
 from bayes_moe.data import float64
 from bayes_moe.moe import MoE
 from mle.fit import Fit
-from mle.objective import Objective, lives_on_the_line, maximise
+from mle.objective import Objective, maximise
+from mle.problem import lives_on_the_line, pose
 
 STEPS = 30  # Newton steps for one end of an interval
 CLOSE = 1e-7  # log likelihood to which an end is found
@@ -75,7 +74,7 @@ def intervals(
     wrong = [name for name in names or [] if name not in real]
     if wrong:
         raise ValueError(f"names must be among {', '.join(real)}, which live on the real line, got {', '.join(wrong)}.")
-    objective = Objective(moe, jax.tree.map(jnp.asarray, moe.observe(x, y, weights)))
+    objective = pose(moe, x, y, weights)
     centre = np.asarray(parameters.flatten(moe.fields, fit.params))
     objective.check_fit(centre, fit.log_likelihood)
     curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood, float(stats.chi2.ppf(level, 1) / 2))

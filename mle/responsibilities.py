@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes_moe import parameters, threads
+from mle.coordinates import power_of_two
 from mle.m_steps import COLLAPSED, Collapse, maximise_closed
 from mle.objective import Objective
 
+COLLINEAR = 1e-9  # standard deviations of what a column has beside the others, below which it has nothing
 SHORT_RUNS = 5  # short EM runs behind each short-EM start
 SHORT_STEPS = 10  # EM steps of each
 
@@ -52,36 +54,54 @@ def draw(objective: Objective, n_init: int, rng: np.random.Generator, kind: str 
 
 
 def _check_spread(objective: Objective) -> None:
-    x, y = np.asarray(objective.data.x), np.asarray(objective.data.y)
-    about_mean, centred = (rows - rows.mean(axis=1, keepdims=True) for rows in (x, y))
-    if (np.ptp(x, axis=1) == 0).any() or np.linalg.matrix_rank(about_mean) < len(x):
+    weights = _weights(objective)
+    x, y = (_standard(np.asarray(rows), weights) * np.sqrt(weights) for rows in (objective.data.x, objective.data.y))
+    if not x.any(axis=1).all() or np.linalg.matrix_rank(x, COLLINEAR * np.sqrt(x.shape[1])) < len(x):
         raise ValueError(
             f"x must have columns that vary and are not collinear, got {len(x)} columns of rank less than that about "
             "their means: every covariance would be singular. Drop columns."
         )
-    if (np.ptp(y, axis=1) == 0).any():
+    if not y.any(axis=1).all():
         raise ValueError("y must not be constant: every variance would vanish.")
     if "nu" in dict(objective.floors):
         return
-    left = centred.T - about_mean.T @ np.linalg.lstsq(about_mean.T, centred.T)[0]
-    if np.linalg.norm(left) ** 2 < COLLAPSED * np.linalg.norm(centred) ** 2:
+    left = y.T - x.T @ np.linalg.lstsq(x.T, y.T)[0]
+    if np.linalg.norm(left) ** 2 < COLLAPSED * np.linalg.norm(y) ** 2:
         raise ValueError("y must not be a linear function of x: every nu would vanish. Give floors={'nu': ...}.")
+
+
+def _weights(objective: Objective) -> np.ndarray:
+    """Weights of the observations, their mean one."""
+    given = objective.data.weights
+    return np.ones(objective.data.n) if given is None else np.asarray(given) * (objective.data.n / objective.total)
+
+
+def _standard(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Rows less their means, in standard deviations; zero for one that does not vary."""
+    scale = power_of_two(np.abs(rows).max(axis=1))[:, None]
+    centred = rows / scale
+    centred = centred - np.average(centred, axis=1, weights=weights)[:, None]
+    centred = centred - np.average(centred, axis=1, weights=weights)[:, None]  # what rounding left of the first
+    spread = np.sqrt(np.average(centred**2, axis=1, weights=weights))[:, None]
+    varies = (np.ptp(rows, axis=1) > 0)[:, None] & (spread > 0)
+    return np.where(varies, centred / np.where(varies, spread, 1.0), 0.0)
 
 
 def _rows(objective: Objective) -> np.ndarray:
     """Standardised (x, y), (n, d + responses)."""
-    rows = np.concatenate([objective.data.x, objective.data.y]).T
-    spread = rows.std(axis=0)
-    return (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    weights = _weights(objective)
+    return np.concatenate([_standard(np.asarray(rows), weights) for rows in (objective.data.x, objective.data.y)]).T
 
 
 def _kmeans(objective: Objective, rng: np.random.Generator) -> np.ndarray:
     from sklearn.cluster import KMeans  # noqa: PLC0415 - half a second that other models need not wait
 
     experts, rows = objective.moe.gate.experts, _rows(objective)
+    weights = None if objective.data.weights is None else _weights(objective)
     distinct = min(experts, len(np.unique(rows, axis=0)))  # scikit-learn warns where there are fewer
     with threads.one_openmp_thread():
-        labels = KMeans(distinct, n_init=1, random_state=int(rng.integers(2**31))).fit(rows).labels_
+        seed = int(rng.integers(2**31))
+        labels = KMeans(distinct, n_init=1, random_state=seed).fit(rows, sample_weight=weights).labels_
     return from_responsibilities(objective, np.arange(experts)[:, None] == labels)
 
 
@@ -91,9 +111,16 @@ def _random(objective: Objective, rng: np.random.Generator) -> np.ndarray:
 
 def _centres(objective: Objective, rng: np.random.Generator) -> np.ndarray:
     experts, rows = objective.moe.gate.experts, _rows(objective)
-    centres = rows[rng.choice(len(rows), experts, replace=False)]
+    centres = rows[_chosen(objective, experts, rng)]
     squared = ((rows - centres[:, None]) ** 2).sum(axis=2)
     return from_responsibilities(objective, np.arange(experts)[:, None] == squared.argmin(axis=0))
+
+
+def _chosen(objective: Objective, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many observations, drawn without replacement in proportion to their weights."""
+    if objective.data.weights is None:
+        return rng.choice(objective.data.n, count, replace=False)
+    return np.argsort(-np.log(objective.data.weights) - rng.gumbel(size=objective.data.n))[:count]
 
 
 def _short_em(objective: Objective, rng: np.random.Generator) -> np.ndarray:

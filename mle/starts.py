@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from mle.fit import Start
 from mle.m_steps import Collapse, closed
 from mle.objective import Objective
 
+WEIGHTS = ("pi", "tau")  # parameters of gates that are weights alone
 NEAR_ZERO = 0.1  # spread of the first random start; the others have spread 1
 
 
@@ -30,7 +32,7 @@ def draw(
     ----------
     objective : Objective
     n_init : int
-        How many random starts: normal, scaled by the root mean square of each covariate, the first near zero; for a
+        How many random starts: normal, in units of the data (:mod:`mle.coordinates`), the first near zero; for a
         model whose M-steps are closed forms, from responsibilities (:mod:`mle.responsibilities`).
     random_state : int or Generator
         Needed for random starts.
@@ -65,19 +67,37 @@ def draw(
         else:
             spread = np.where(np.arange(n_init) == 0, NEAR_ZERO, 1.0)[:, None]
             normal = rng.normal(size=(n_init, parameters.size(moe.fields)))
-            starts = spread * normal / coordinate_scale(moe, np.asarray(objective.data.x))
+            starts = objective.coordinates.scattered(spread * normal)
     return starts if objective.bounds is None else np.clip(starts, *objective.bounds.T)
 
 
-def coordinate_scale(moe: MoE, x: np.ndarray) -> np.ndarray:
-    """Size of what multiplies each free coordinate: the covariate's root mean square, or one."""
-    rms = np.sqrt((x**2).mean(axis=1))
-    rms = np.where(rms > 0, rms, 1.0)
-    parts = [
-        np.broadcast_to(rms if field.score and field.dims[-1:] == ("feature",) else 1.0, field.free_shape).ravel()
-        for field in moe.fields.values()
-    ]
-    return np.concatenate(parts)
+def check_apart(moe: MoE, init: object) -> None:
+    """Check that a given start has no two components that are equal: EM never parts them.
+
+    Raises
+    ------
+    ValueError
+    """
+    given = (
+        [init]
+        if isinstance(init, Mapping)
+        else init
+        if isinstance(init, Sequence) and not isinstance(init, str)
+        else []
+    )
+    for values in given:
+        params = moe.params(**values)
+        own = {name: np.asarray(params[name]) for name in moe.gate.fields if name not in WEIGHTS}
+        own = {name: v if len(v) == moe.gate.experts else np.concatenate([0 * v[:1], v]) for name, v in own.items()}
+        for place, expert in zip(moe.places, moe.experts, strict=True):
+            rows = [params[name] for name in expert.fields] + [v[place] for v in own.values()]
+            flat = np.concatenate([np.reshape(v, (expert.experts, -1)) for v in rows], axis=1) if expert.fields else ()
+            for j, i in itertools.combinations(range(len(flat)), 2):
+                if (flat[i] == flat[j]).all():
+                    raise ValueError(
+                        f"init must have components that differ, got experts {place.start + j} and {place.start + i} "
+                        "equal but for their weights: EM never parts them. Move one of them."
+                    )
 
 
 def run_all(

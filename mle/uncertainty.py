@@ -12,6 +12,7 @@ from bayes_moe.data import float64
 from bayes_moe.moe import MoE
 from mle.fit import Fit
 from mle.objective import Objective
+from mle.problem import pose
 
 KINDS = ("observed", "sandwich")
 SINGULAR = 1e-10  # smallest over largest eigenvalue of the scaled information below which it counts as singular
@@ -65,7 +66,7 @@ def standard_errors(moe: MoE, fit: Fit, x: object, y: object, *, kind: str = "ob
     Huber (1967); White (1982) for the sandwich.
     """
     free = np.asarray(parameters.flatten(moe.fields, fit.params))
-    objective = Objective(moe, moe.observe(x, y, weights))
+    objective = pose(moe, x, y, weights)
     if fit.certificate.status != "maximum":
         return StandardErrors(None, None, fit.certificate.status)
     objective.check_fit(free, fit.log_likelihood)
@@ -79,20 +80,22 @@ def at(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     observed = -objective.hessian(free) if observed is None else observed
+    observed = objective.coordinates.sheared(observed)
     diagonal = np.diag(observed)
     if not np.isfinite(observed).all() or (diagonal <= 0).any():
         return StandardErrors(None, None, "the observed information is not positive definite")
     scale = np.sqrt(diagonal)
-    values, vectors = np.linalg.eigh(observed / np.outer(scale, scale))
+    values, vectors = np.linalg.eigh(observed / scale / scale[:, None])
     if values[0] <= SINGULAR * values[-1]:
         names = parameters.labels(objective.moe.fields)
         worst = ", ".join(names[j] for j in np.argsort(-np.abs(vectors[:, 0]))[:3])
         return StandardErrors(None, None, f"the observed information is singular, chiefly along {worst}")
-    covariance = (vectors / values) @ vectors.T / np.outer(scale, scale)
+    inverse = (vectors / values) @ vectors.T
     if kind == "sandwich":
-        scores = objective.scores(free)
+        scores = objective.coordinates.sheared_gradient(objective.scores(free)) / scale
         weights = 1.0 if objective.data.weights is None else np.asarray(objective.data.weights)[:, None]
-        covariance = covariance @ ((weights * scores).T @ scores) @ covariance
+        inverse = inverse @ ((weights * scores).T @ scores) @ inverse
+    covariance = objective.coordinates.covariance(inverse / scale / scale[:, None])
     return StandardErrors(_by_name(objective.moe, free, covariance), covariance)
 
 
