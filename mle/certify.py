@@ -11,7 +11,7 @@ from mle.fit import REPLICATED, Certificate, End, Fit, Start
 from mle.objective import Objective, projected_gradient
 
 ROUNDING = 1e-6  # by which a variance may seem to exceed the floor that holds it
-KNOWN = 1.0  # standard errors, in units of scores, below which no direction is worth a linear program
+FAINT = 1e-5  # information of an observation, in units of scores, below which components may be separated
 
 
 def finish(objective: Objective, starts: tuple[Start, ...], method: str) -> Fit:
@@ -90,7 +90,7 @@ def certify(objective: Objective, start: Start, observed: np.ndarray, replicated
     loose = ~(floored | (held & (gradient == 0)))  # a bound holds the rest back; others may leave it
     values = np.linalg.eigvalsh(scaled) if np.isfinite(scaled).all() else np.array([-np.inf, np.inf])
     suspects, few = (which & ~bounded for which in saturation.large(objective, free))
-    unknown = few.any() and values[0] * objective.total * KNOWN**2 < 1
+    unknown = suspects.any() or (few.any() and values[0] < FAINT)
     return Certificate(
         _distance(pull[loose] / scale[loose], scaled[np.ix_(loose, loose)] * objective.total, objective.total),
         values,

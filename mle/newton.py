@@ -15,7 +15,7 @@ from mle import starts as starting
 from mle.certify import finish
 from mle.coordinates import Coordinates
 from mle.fit import Fit, Start
-from mle.m_steps import check_collapse
+from mle.m_steps import VARIANCES, check_collapse
 from mle.objective import Objective, maximise
 from mle.problem import Bounds, pose
 
@@ -116,7 +116,7 @@ def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
         scaled = scaled.separate()
 
         def look(point: np.ndarray, value: float) -> None:
-            check_collapse(scaled.objective, scaled.map.free(point))
+            scaled.check(point)
             history.append(value)
 
         result = maximise(
@@ -145,6 +145,7 @@ class Scaled:
     def __init__(self, objective: Objective, map: Coordinates | None = None) -> None:  # noqa: A002 - it is one
         self.objective, self.total = objective, objective.total
         self.map = objective.coordinates if map is None else map
+        self.may_collapse = bool(VARIANCES.keys() & objective.moe.fields.keys())
 
     @property
     def bounds(self) -> np.ndarray | None:
@@ -155,6 +156,11 @@ class Scaled:
     def separate(self) -> Scaled:
         """The same in coordinates in which a box is a box."""
         return Scaled(self.objective, self.map.separate())
+
+    def check(self, point: np.ndarray) -> None:
+        """Raise :class:`~mle.m_steps.Collapse` where a variance has vanished."""
+        if self.may_collapse:
+            check_collapse(self.objective, self.map.free(point))
 
     def value_and_grad(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """Log likelihood and its gradient."""
@@ -180,7 +186,7 @@ def _inside(
             left = bool(((here < bounds[:, 0]) | (here > bounds[:, 1])).any())
         if left:
             raise StopIteration
-        check_collapse(scaled.objective, scaled.map.free(point))
+        scaled.check(point)
         history.append(value)
 
     result = maximise(
