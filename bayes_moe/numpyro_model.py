@@ -11,6 +11,7 @@ import numpyro
 from jax import Array
 from numpyro.distributions import Distribution, constraints
 
+from bayes_moe.compilation import as_arrays
 from bayes_moe.data import Covariates, Observations
 from bayes_moe.moe import MoE
 from bayes_moe.parameters import Params
@@ -48,9 +49,9 @@ class Mixture(Distribution):
             raise ValueError(
                 "x must be moe.prepare(x), made once outside your model: in compiled code it has no values."
             )
-        self.moe = moe
+        covariates = x if isinstance(x, Covariates) else moe.prepare(x)
+        self.moe, self.covariates = as_arrays((moe, covariates))  # prepared in double, they may be used in single
         self.params = params
-        self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         several = (moe.experts[-1].responses,) if moe.real and moe.experts[-1].responses > 1 else ()
         super().__init__(batch_shape=(self.covariates.n,), event_shape=several, validate_args=validate_args)
 
@@ -105,11 +106,13 @@ def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
     -------
     callable
         ``model(x, y=None)`` with latent sites named as the parameters and an observed site ``y`` in
-        ``plate("obs_id", n)``. ``x`` is (n, d) or ``moe.prepare(x)``; ``y`` are class positions.
+        ``plate("obs_id", n)``. ``x`` is (n, d) or ``moe.prepare(x)``; ``y`` are class positions or real responses. It
+        runs in JAX's precision at the time, single unless you ask for double.
     """
     shaped = resolve(moe, prior)
 
     def contaminated_model(x: object, y: Array | None = None) -> None:
-        posterior_model((moe, shaped, x if isinstance(x, Covariates) else moe.prepare(x)), y)
+        covariates = x if isinstance(x, Covariates) else moe.prepare(x)
+        posterior_model(as_arrays((moe, shaped, covariates)), y)  # in the precision of whoever runs it
 
     return contaminated_model
