@@ -18,10 +18,10 @@ from scipy import optimize, stats
 from bayes_moe.bands import Bands, check_level, critical
 from bayes_moe.data import check_count, float64
 from bayes_moe.indexed import IndexedObservations
-from mle import curve_bootstrap, curve_plan, kernel_em, labels
+from mle import curve_bootstrap, curve_plan, kernel_em, labels, standard
 from mle.curves import CurveFit, degenerate
 from mle.kernels import KERNELS, Kernel
-from mle.sandwich import standard_errors
+from mle.sandwich import standard_errors, standard_units
 
 CONSTANTS = ("rice", "fan-zhang", "package")
 PILOT = 50  # replicates that tell how much too flat curves come out, and too small dispersions
@@ -198,51 +198,55 @@ def replicate_curves(
     if fit.model.components > labels.MOST:
         raise ValueError(f"fit must have at most {labels.MOST} components to align, got {fit.model.components}.")
     check_count("pilot", pilot, 0)
-    key, scale = curve_bootstrap.root_key(random_state), _scale(fit)
+    key, scale = curve_bootstrap.root_key(random_state), standard_units(fit)
     source = _freed(fit, scale, key, pilot, workers) if pilot else fit
     found, problems = _refits(source, scale, key, replicates, workers)
-    return fit.level + (found - source.level), problems
+    units = _units(fit)
+    errors = units.differences(found - units.into(source.level))
+    return np.where(curve_plan.plan_of(fit).free[: fit.model.size], fit.level + errors, fit.level), problems
+
+
+def _units(fit: CurveFit) -> standard.Standard:
+    return standard.of_fit(fit, curve_plan.plan_of(fit))
 
 
 def _freed(fit: CurveFit, scale: np.ndarray, key: Array, pilot: int, workers: int | None) -> CurveFit:
     """The fit less its bias."""
     found, _ = _refits(fit, scale, jax.random.fold_in(key, PILOT_STREAM), pilot, workers)
-    bias = np.median(found, axis=0) - fit.level
+    units = _units(fit)
+    bias = np.median(found, axis=0) - units.into(fit.level)
     delta = fit.model.select(["delta"] * fit.model.response.dispersed)
     bias[:, delta] = bias[:, delta].mean(axis=0)
     slope = np.gradient(bias, fit.scaled_grid, axis=0) if len(bias) > 1 else np.zeros_like(bias)
-    return replace(fit, theta=fit.theta - np.hstack([bias, fit.h * slope]))
+    return replace(fit, theta=fit.theta - units.differences(np.hstack([bias, fit.h * slope])))
 
 
 def _refits(
     fit: CurveFit, scale: np.ndarray, key: Array, replicates: int, workers: int | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Levels of curves fitted to responses that are drawn from a fit, failed ones left out; and what went wrong."""
-    plan = curve_plan.plan_of(fit)
+    """Levels of curves fitted to responses that are drawn from a fit, failed ones left out; and what went wrong.
+
+    Curves and their ``scale`` (P,) are in the units of :mod:`mle.standard`.
+    """
+    plan, units = curve_plan.plan_of(fit), _units(fit)
+    target, y = units.into(fit.theta), units.data(fit.data).y
 
     def refit(data: IndexedObservations) -> tuple[np.ndarray, bool]:
-        _, solved = kernel_em.estimate(plan, data, plan.held(fit.theta), sweep=True, order=False)
-        theta = solved.theta
+        _, solved = kernel_em.estimate(plan, data, fit.theta, sweep=True, order=False)
+        theta = units.into(solved.theta)
         if plan.interchangeable:
-            theta = labels.permute(fit.model, theta, labels.nearest(fit.model, theta, fit.theta, scale))
+            theta = labels.permute(fit.model, theta, labels.nearest(fit.model, theta, target, scale))
         return theta[:, : fit.model.size], bool(solved.converged.all())
 
     found = curve_bootstrap.run(fit, plan.windows, refit, replicates, key, workers)
     curves = np.array([curve for curve, _ in found])
-    strayed, was = (degenerate(fit.model, level, np.asarray(fit.data.y)) for level in (curves, fit.level))
+    strayed, was = (degenerate(fit.model, level, y) for level in (curves, units.into(fit.level)))
     sound = np.isfinite(curves).all(axis=(1, 2)) & ~(strayed & ~was).any(axis=(1, 2))
     if sound.mean() < 0.5:
-        raise ValueError(
-            f"fit must be stable enough to bootstrap: {int((~sound).sum())} of {replicates} refits failed."
-        )
+        failed = int((~sound).sum())
+        raise ValueError(f"fit must be stable enough to bootstrap: {failed} of {replicates} refits failed.")
     counts = (("failed and are left out", (~sound).sum()), ("did not converge", sum(not ok for _, ok in found)))
     return curves[sound], tuple(f"{count} of {replicates} refits {what}" for what, count in counts if count)
-
-
-def _scale(fit: CurveFit) -> np.ndarray:
-    """Unit (P,) of each coefficient when curves are compared: its median standard error."""
-    se = np.median(standard_errors(fit), axis=0)
-    return np.where(np.isfinite(se) & (se > 0), se, 1.0)
 
 
 # Critical values ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from bayes_moe.indexed import IndexedObservations, make_grid
 from bayes_moe.varying import VaryingCoefficient
 from mle import curve_plan, curve_starts, kernel_em, local_em, windows
 from mle.curve_plan import Plan
+from mle.curves import CONVERGED
 from mle.kernels import Kernel, kernel_named
 
 CANDIDATES = 8
@@ -34,6 +35,9 @@ class Selection:
         Mean held-out log density of an observation.
     errors : ndarray, shape (H,)
         Standard error of the difference of each score from the best.
+    statuses : tuple of str
+        Of each candidate: "converged", or in how many of the folds which fits are none to judge by; such a candidate is
+        not chosen.
     """
 
     h: float
@@ -41,11 +45,15 @@ class Selection:
     candidates: np.ndarray
     scores: np.ndarray
     errors: np.ndarray
+    statuses: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Table of candidates."""
-        rows = zip(self.candidates, self.scores, self.errors, strict=True)
-        lines = [f"  h = {h:.3f}  {score:.5f}  difference from the best +- {error:.5f}" for h, score, error in rows]
+        statuses = [f"  {status}" * (status != CONVERGED) for status in self.statuses or [CONVERGED] * len(self.scores)]
+        rows = zip(self.candidates, self.scores, self.errors, statuses, strict=True)
+        lines = [
+            f"  h = {h:.3f}  {score:.5f}  difference from the best +- {error:.5f}{s}" for h, score, error, s in rows
+        ]
         return "\n".join([f"h = {self.h:.3g} (best of the candidates: {self.best:.3g})", *lines])
 
 
@@ -96,7 +104,7 @@ def select(
     Raises
     ------
     ValueError
-        For bad data or settings.
+        For bad data or settings; where no candidate's fits converge, or predict every held-out row.
 
     References
     ----------
@@ -115,22 +123,26 @@ def select(
     windows.check_rank(data, plans[-1].grid, plans[-1].windows)
     start, _ = kernel_em.first_guess(plans[-1], data, n_init, rng)
     fold = rng.permutation(np.arange(data.n) % folds)
-    each = np.array([held_out(plan, data, start, fold) for plan in plans])
-    return _chosen(widths, each, undersmooth)
+    scored = [_scored(plan, data, start, fold) for plan in plans]
+    return _chosen(widths, np.array([each for each, _ in scored]), tuple(status for _, status in scored), undersmooth)
 
 
-def _chosen(widths: np.ndarray, each: np.ndarray, undersmooth: float) -> Selection:
+def _chosen(widths: np.ndarray, each: np.ndarray, statuses: tuple[str, ...], undersmooth: float) -> Selection:
     """The best of the candidates by held-out log densities (H, n), and what to use of it."""
     each = np.where(np.isfinite(each), each, -np.inf)
     scores = each.mean(axis=1)
-    best = int(scores.argmax())
+    sound = np.array([status == CONVERGED for status in statuses])
+    if not sound.any():
+        found = "; ".join(f"h = {h:.3g}: {status}" for h, status in zip(widths, statuses, strict=True))
+        raise ValueError(f"candidates must hold a bandwidth whose fits converge, got none ({found}).")
+    best = int(np.where(sound, scores, -np.inf).argmax())
     if scores[best] == -np.inf:
         raise ValueError(
             "candidates must hold a bandwidth that predicts every held-out row, got none. Try larger ones."
         )
     with np.errstate(invalid="ignore"):
         errors = np.nan_to_num((each - each[best]).std(axis=1), nan=np.inf) / np.sqrt(each.shape[1])
-    return Selection(float(undersmooth * widths[best]), float(widths[best]), widths, scores, errors)
+    return Selection(float(undersmooth * widths[best]), float(widths[best]), widths, scores, errors, statuses)
 
 
 def held_out(plan: Plan, data: IndexedObservations, theta: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -144,13 +156,20 @@ def held_out(plan: Plan, data: IndexedObservations, theta: np.ndarray, fold: np.
         Where the fits start.
     fold : ndarray of int, shape (n,)
     """
-    out = np.empty(data.n)
-    for k in np.unique(fold):
+    return _scored(plan, data, theta, fold)[0]
+
+
+def _scored(plan: Plan, data: IndexedObservations, theta: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, str]:
+    """Log densities as from :func:`held_out`, and the status of the fits."""
+    out, found, folds = np.empty(data.n), [], np.unique(fold)
+    for k in folds:
         cut = replace(plan.windows, w=plan.windows.w * (fold != k)[plan.windows.index])
-        _, solved = kernel_em.estimate(replace(plan, windows=cut), data, plan.held(theta), order=False)
+        used, solved = kernel_em.estimate(replace(plan, windows=cut), data, theta, order=False)
+        found.append(kernel_em.describe(plan, data, used, solved, np.zeros(0)).unsound)
         own = np.asarray(jitted(local_em.own_log_densities)(plan.model, solved.theta, data, plan.windows))
         out[fold == k] = own[fold == k]
-    return out
+    bad = [one for one in found if one]
+    return out, f"{len(bad)} of {len(folds)} folds: {bad[0]}" if bad else CONVERGED
 
 
 def _check_settings(folds: object, undersmooth: object, n: int) -> None:

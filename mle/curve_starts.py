@@ -11,6 +11,7 @@ from bayes_moe.data import check_count
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.keys import as_generator
 from bayes_moe.varying import VaryingCoefficient
+from mle.curve_plan import Plan
 
 SHARP = 0.3  # concentration of random soft responsibilities: below one, most are near 0 or 1
 
@@ -60,6 +61,31 @@ def blank(model: VaryingCoefficient, data: IndexedObservations, grid: np.ndarray
     if "delta" in where and model.response.name == "normal":
         theta[:, where["delta"]] = np.log(response.std())
     return theta
+
+
+def held(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> np.ndarray:
+    """Theta (G, 2 P) with what is not free at its constant value, and the free beside it where predictors change least.
+
+    Least squares with each window's weights: a slope that is held at another value takes the intercept with it.
+    """
+    if plan.free.all():
+        return theta
+    wanted, cut = plan.held(theta), plan.windows
+    out, size = wanted.copy(), plan.model.size
+    t, w = np.asarray(cut.t)[:, None], np.asarray(cut.w)[:, None]
+    for name, rows in (("beta", data.x), ("alpha", data.z)):
+        seen = np.moveaxis(np.asarray(rows)[:, cut.index], 0, 1)
+        basis = np.concatenate([seen, seen * t], axis=1)
+        gram = (w * basis) @ np.swapaxes(basis, 1, 2)
+        first = parameters.blocks(plan.model.fields)[name]
+        for own in np.arange(size)[first].reshape(-1, len(rows)):
+            where = np.concatenate([own, own + size])
+            free = plan.free[where]
+            if free.all() or not free.any():
+                continue
+            lost = gram[:, free] @ (theta - wanted)[:, where, None]
+            out[:, where[free]] += (np.linalg.pinv(gram[:, free][:, :, free], hermitian=True) @ lost)[..., 0]
+    return out
 
 
 def given(model: VaryingCoefficient, init: Mapping[str, object], count: int) -> np.ndarray:

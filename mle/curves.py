@@ -11,6 +11,7 @@ from bayes_moe.varying import VaryingCoefficient, by_name
 from mle.kernels import Kernel
 
 SATURATED = 12.0  # |gate score or logit| beyond which the likelihood is flat in it: separation within a window
+CONVERGED = "converged"  # the verdict on a fit with which nothing is wrong
 COLLAPSED = 1e-3  # share of the response's spread below which a normal expert's sd has collapsed; 1 / it: run away
 
 
@@ -110,19 +111,19 @@ class CurveFit:
         return self.model.simulate(rng_key, self.at(u), x, z, size=size)
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What to distrust, in plain words with the place and the remedy; empty if nothing."""
-        found = [
-            (~self.converged, "no convergence: " + ("raise max_iter" if self._cut else "the likelihood is flat")),
-            *self._empty(),
-            *self._separated(),
-            *self._collapsed(),
-        ]
-        return tuple(f"{what} (u = {_places(self.grid[where])})" for where, what in found if where.any())
+    def unsound(self) -> str:
+        """Why the log likelihood is none to compare with others': no convergence, or an expert that collapsed."""
+        return "; ".join(_told([self._unconverged(), *self._collapsed()], self.grid))
 
     @property
-    def _cut(self) -> bool:
-        return self.n_iter >= self.limits["max_iter"]
+    def problems(self) -> tuple[str, ...]:
+        """What to distrust, in plain words with the place and the remedy; empty if nothing."""
+        found = [self._unconverged(), *self._empty(), *self._separated(), *self._collapsed(), *self._run_away()]
+        return _told(found, self.grid)
+
+    def _unconverged(self) -> tuple[np.ndarray, str]:
+        cut = self.n_iter >= self.limits["max_iter"]
+        return ~self.converged, "no convergence: " + ("raise max_iter" if cut else "the likelihood is flat")
 
     def _empty(self) -> list[tuple[np.ndarray, str]]:
         inside = np.abs(np.asarray(self.data.u) - self.scaled_grid[:, None]) < self.h * self.kernel.reach
@@ -132,33 +133,36 @@ class CurveFit:
         return [(counts[:, c] < needed, f"component {c} {remedy}") for c in range(self.model.components)]
 
     def _separated(self) -> list[tuple[np.ndarray, str]]:
-        params, x, z = self.params, np.asarray(self.data.x), np.asarray(self.data.z)
-        rms = [np.sqrt((rows**2).mean(axis=1)) for rows in (x, z)]
+        """By predictors at the covariates' means, and their change over a standard deviation: whatever the units."""
+        params, rows = self.params, {"beta": np.asarray(self.data.x), "alpha": np.asarray(self.data.z)}
         remedy = "separates the window's observations and runs to infinity: raise h"
-        gate = (np.abs(params["beta"]) * rms[0]).reshape(len(self.grid), -1).max(axis=1, initial=0.0) > SATURATED
+        gate = _reach(params["beta"], rows["beta"]).max(axis=1, initial=0.0) > SATURATED
         found = [(gate, f"the gate {remedy}")]
         if self.model.response.name == "binomial":
-            sizes = (np.abs(params["alpha"]) * rms[1]).max(axis=2)
+            sizes = _reach(params["alpha"], rows["alpha"])
             found += [(sizes[:, c] > SATURATED, f"expert {c} {remedy}") for c in range(self.model.components)]
         if self.model.response.name in ("poisson", "negative-binomial"):
             none = "explains nothing but zeros, its mean runs to zero: raise h or use fewer components"
-            means = params["alpha"] @ z.mean(axis=1) + np.log(np.mean(self.data.size))
+            means = params["alpha"] @ rows["alpha"].mean(axis=1) + np.log(np.mean(self.data.size))
             found += [(means[:, c] < -SATURATED, f"expert {c} {none}") for c in range(self.model.components)]
         return found
 
     def _collapsed(self) -> list[tuple[np.ndarray, str]]:
-        if self.model.response.name == "negative-binomial":
-            remedy = "shows no overdispersion, its k runs to infinity: use experts='poisson'"
-            large = self.params["delta"] > SATURATED
-            return [(large[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
         bad = degenerate(self.model, self.level, np.asarray(self.data.y))
         remedy = "has collapsed onto too few observations: raise h or use fewer components"
         return [(bad[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
 
+    def _run_away(self) -> list[tuple[np.ndarray, str]]:
+        if self.model.response.name != "negative-binomial":
+            return []
+        remedy = "shows no overdispersion, its k runs to infinity: use experts='poisson'"
+        large = self.params["delta"] > SATURATED
+        return [(large[:, c], f"expert {c} {remedy}") for c in range(self.model.components)]
+
     @property
     def status(self) -> str:
         """Plain verdict: "converged", or what stands in the way."""
-        return "; ".join(self.problems) or "converged"
+        return "; ".join(self.problems) or CONVERGED
 
     def __str__(self) -> str:
         """Curves at five grid points, and the verdict."""
@@ -171,6 +175,18 @@ class CurveFit:
         for label, curve in zip(self.model.labels, self.level.T, strict=True):
             lines.append(f"  {label:<14}" + "".join(f"{curve[g]:>11.4g}" for g in shown))
         return "\n".join(lines)
+
+
+def _told(found: list[tuple[np.ndarray, str]], grid: np.ndarray) -> tuple[str, ...]:
+    """What is wrong somewhere, and where."""
+    return tuple(f"{what} (u = {_places(grid[where])})" for where, what in found if where.any())
+
+
+def _reach(curves: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Size (G, rows) of coefficients (G, rows, 1 + p) in centred covariates of sd one: the largest of each row."""
+    level = curves @ rows.mean(axis=1)
+    slopes = curves[..., 1:] * rows[1:].std(axis=1)
+    return np.abs(np.concatenate([level[..., None], slopes], axis=-1)).max(axis=-1)
 
 
 def _places(u: np.ndarray) -> str:

@@ -15,6 +15,11 @@ from mle.curve_plan import Plan
 from mle.curves import CurveFit
 
 METHODS = ("bootstrap", "chi-square")
+LOWER = 0.1  # log likelihood by which a fit must be below another of the same model to be refused
+
+
+class Unsound(ValueError):  # noqa: N818 - what a fit is, as its ``unsound`` says
+    """A fit whose log likelihood is none to test."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,9 @@ def test(
 
     Raises
     ------
+    Unsound
+        A ValueError: if the fit, or that under the hypothesis, did not converge or has a collapsed expert; or if the
+        fit is at a lower maximum than one that begins at the hypothesis' curves.
     ValueError
         For an empty hypothesis, unknown coefficients or bad settings.
 
@@ -108,8 +116,12 @@ def test(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     full, null = curve_plan.plan_of(fit), null_plan(fit, constant, zero)
+    _check_sound(fit, "fit")
     null_fit = _fit(null, fit.data, fit.theta)
+    _check_sound(null_fit, "fit under the hypothesis")
     statistic = fit.log_likelihood - null_fit.log_likelihood
+    if statistic < 0:
+        _check_highest(fit, _fit(full, fit.data, null_fit.theta))
     tested = fit.model.select([*constant, *zero], "constant").sum()
     r_k, c_k = fit.kernel.glrt_constants
     degrees = float(r_k * tested * c_k / fit.h)
@@ -119,8 +131,8 @@ def test(
     curve_bootstrap.check_replicates(replicates)
 
     def refit(data: IndexedObservations) -> float:
-        _, large = kernel_em.estimate(full, data, full.held(null_fit.theta), sweep=True, order=False)
-        _, small = kernel_em.estimate(null, data, null.held(large.theta), sweep=True, order=False)
+        _, large = kernel_em.estimate(full, data, null_fit.theta, sweep=True, order=False)
+        _, small = kernel_em.estimate(null, data, large.theta, sweep=True, order=False)
         return float(large.log_likelihood - small.log_likelihood)
 
     key = curve_bootstrap.root_key(random_state)
@@ -128,6 +140,24 @@ def test(
     draws = np.where(np.isfinite(draws), draws, np.inf)
     p = float((1 + (draws >= statistic).sum()) / (1 + replicates))
     return Result(statistic, p, float(np.sqrt(p * (1 - p) / (1 + replicates))), method, null_fit, degrees, draws)
+
+
+def _check_sound(fit: CurveFit, what: str) -> None:
+    if fit.unsound:
+        raise Unsound(
+            f"{what} must have converged, without a collapsed expert, for its log likelihood to be tested, got: "
+            f"{fit.unsound}."
+        )
+
+
+def _check_highest(fit: CurveFit, other: CurveFit) -> None:
+    """Refuse a fit below one of the same model that begins elsewhere."""
+    gain = other.log_likelihood - fit.log_likelihood
+    if gain > LOWER and not other.unsound:
+        raise Unsound(
+            f"fit must be the highest known, got one {gain:.4g} below what a fit from the hypothesis' curves reaches. "
+            "Fit again with more starts (n_init), or with init=."
+        )
 
 
 def null_plan(fit: CurveFit, constant: Sequence[str], zero: Sequence[str]) -> Plan:
@@ -144,5 +174,5 @@ def null_plan(fit: CurveFit, constant: Sequence[str], zero: Sequence[str]) -> Pl
 
 
 def _fit(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> CurveFit:
-    used, solved = kernel_em.estimate(plan, data, plan.held(theta), sweep=True, order=False)
+    used, solved = kernel_em.estimate(plan, data, theta, sweep=True, order=False)
     return kernel_em.describe(plan, data, used, solved, np.zeros(0))

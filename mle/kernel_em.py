@@ -15,7 +15,7 @@ from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
-from mle import curve_starts, labels, local, local_em, windows
+from mle import curve_starts, labels, local, local_em, standard, windows
 from mle.curve_plan import Plan, make_plan
 from mle.curves import CurveFit
 from mle.kernels import Kernel
@@ -49,14 +49,15 @@ def fit(
     """Estimate the coefficient curves by local-linear kernel EM.
 
     At each grid point u the local log likelihood is sum_i K((U_i - u)/h)/h log p(y_i | x_i, z_i; theta_i), with
-    theta_i = level + slope (U_i - u)/h. Experts are numbered by their mean intercepts, ascending.
+    theta_i = level + slope (U_i - u)/h. Experts are numbered by their mean predictors at the covariates' means,
+    ascending. Zeros of x and z, and units, make no difference: see :mod:`mle.standard`.
 
     Parameters
     ----------
     model : VaryingCoefficient
         Its ``constant`` coefficients are averages of their local estimates over the observations; the others are then
         fitted again with them held. Where they tell components apart, as ``"alpha[0,1]"`` does, components are
-        numbered as the likelihood prefers, not by their intercepts.
+        numbered as the likelihood prefers, not by their predictors.
     x, z : array-like, shapes (n, p) and (n, q)
         Covariates of the gate and of the experts, without intercepts.
     u, y : array-like, shape (n,)
@@ -113,7 +114,7 @@ def fit(
     windows.check_rank(data, plan.grid, plan.windows)
     plan = plan.holding(fixed or {})
     if init is not None:
-        theta, starts = plan.held(curve_starts.given(model, init, len(plan.grid))), np.zeros(0)
+        theta, starts = curve_starts.given(model, init, len(plan.grid)), np.zeros(0)
     else:
         theta, starts = first_guess(plan, data, n_init, curve_starts.check_random(n_init, random_state))
     return describe(plan, data, *estimate(plan, data, theta, sweep=True), starts)
@@ -127,7 +128,9 @@ def first_guess(
     Where components cross, a start may have the label of one component on the left and that of the other on the right,
     and the label-consistent EM keeps it so. Hence one more start: the best, fitted at each u by itself and aligned.
     """
-    theta = plan.held(curve_starts.blank(plan.model, data, plan.grid))
+    units = standard.of(plan, data)
+    plan, data = units.plan(plan), units.data(data)
+    theta = curve_starts.held(plan, data, curve_starts.blank(plan.model, data, plan.grid))
     tried = [
         jitted(local_em.consistent)(plan.model, data, plan.windows, theta, r, plan.free, SHORT, plan.tol)
         for r in curve_starts.draw(plan.model, data, 1 if plan.model.components == 1 else n_init, rng)
@@ -138,7 +141,7 @@ def first_guess(
     theta = np.asarray(tried[int(values.argmax())].theta)
     if plan.model.components <= labels.MOST:
         theta = _mended(plan, data, theta)
-    return theta, np.sort(values)[::-1]
+    return units.out(theta), np.sort(values)[::-1] - data.n * np.log(units.y[1])
 
 
 def _mended(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> np.ndarray:
@@ -157,14 +160,25 @@ def estimate(
 ) -> tuple[Plan, Solved]:
     """Fit from theta (G, 2 P), constants last; the plan comes back with their values.
 
+    In the units of :mod:`mle.standard`, from and to the user's.
+
     Parameters
     ----------
     sweep : bool
         Whether the separate engine fits each u again from its neighbours.
     order : bool
-        Whether to number the experts by their mean intercepts, where what is held allows it.
+        Whether to number the experts by their mean predictors at the covariates' means, where what is held allows it.
     """
-    solved = _solve(plan, data, theta, sweep)
+    units = standard.of(plan, data)
+    inside, rows = units.plan(plan), units.data(data)
+    used, solved = _estimate(inside, rows, units.into(theta), sweep=sweep, order=order)
+    return units.found(plan, used, solved, windows.seen(plan.windows, data.n).sum())
+
+
+def _estimate(
+    plan: Plan, data: IndexedObservations, theta: np.ndarray, *, sweep: bool, order: bool
+) -> tuple[Plan, Solved]:
+    solved = _solve(plan, data, curve_starts.held(plan, data, theta), sweep)
     if order and plan.interchangeable:
         solved = solved._replace(theta=_ordered(plan, solved.theta))
     mask = plan.model.select(plan.model.constant)
@@ -189,7 +203,7 @@ def _averaged(
     """Fit with the coefficients of a mask held at the averages of their local estimates."""
     own = np.asarray(local_em.own_level(plan.model, jnp.asarray(theta), plan.windows))
     plan = plan.averaged(mask, own.mean(axis=1))
-    return plan, _solve(plan, data, plan.held(theta), sweep)
+    return plan, _solve(plan, data, curve_starts.held(plan, data, theta), sweep)
 
 
 def _solve(plan: Plan, data: IndexedObservations, theta: np.ndarray, sweep: bool) -> Solved:

@@ -55,7 +55,7 @@ class Solved(NamedTuple):
     values : array, shape (G,)
         Local log likelihoods.
     log_likelihood : array, scalar
-        Sum of log p(y_i | x_i, z_i; theta(U_i)), each coefficient at the observation's own u.
+        Sum of log p(y_i | x_i, z_i; theta(U_i)), each coefficient at the observation's own u, over those that count.
     converged : array of bool, shape (G,)
     n_iter : array of int, scalar
     """
@@ -86,6 +86,11 @@ def responsibilities(model: VaryingCoefficient, theta: Array, data: IndexedObser
 def own_log_densities(model: VaryingCoefficient, theta: Array, data: IndexedObservations, windows: Windows) -> Array:
     """Log p(y | x, z, u) at each observation's own u, (n,)."""
     return jax.nn.logsumexp(own_log_joint(model, theta, data, windows), axis=0)
+
+
+def counted(windows: Windows) -> Array:
+    """Mask (n,) of the observations that count in some window: others, as held-out ones, must not steer a fit."""
+    return jnp.zeros(len(windows.near), bool).at[windows.index].max(windows.w > 0)
 
 
 # Each u by itself ----------------------------------------------------------------------------------------------
@@ -156,7 +161,7 @@ def separate(
     theta, values, converged, n_iter = jax.vmap(partial(climb, model), in_axes=(0, 0, None, None, None))(
         theta, local, free, max_iter, tol
     )
-    total = jnp.sum(own_log_densities(model, theta, data, windows))
+    total = jnp.sum(own_log_densities(model, theta, data, windows), where=counted(windows))
     return Solved(theta, values, total, converged, jnp.max(n_iter))
 
 
@@ -226,7 +231,7 @@ def consistent(
     change little, steps are accelerated (:mod:`mle.anderson`). Not monotone: without convergence it returns the step of
     highest log likelihood.
     """
-    local = around(data, windows)
+    local, counts = around(data, windows), counted(windows)
 
     def maximise(theta: Array, r: Array, times: int) -> Array:
         seen = jnp.moveaxis(r[:, windows.index], 1, 0)
@@ -235,7 +240,7 @@ def consistent(
     def refresh(theta: Array) -> tuple[Array, Array]:
         joint = own_log_joint(model, theta, data, windows)
         total = jax.nn.logsumexp(joint, axis=0)
-        return jnp.exp(joint - total), jnp.sum(total)
+        return jnp.exp(joint - total), jnp.sum(total, where=counts)
 
     def step(now: _Consistent) -> _Consistent:
         image = maximise(now.theta, now.r, M_STEPS)
@@ -244,7 +249,7 @@ def consistent(
         r, total = refresh(theta)
         better = total > now.log_likelihood
         best = jnp.where(better, theta, now.best)
-        change = jnp.maximum(jnp.max(jnp.abs(r - now.r)), moved)
+        change = jnp.maximum(jnp.max(jnp.abs(r - now.r), where=counts, initial=0.0), moved)
         high = jnp.where(better, total, now.log_likelihood)
         return _Consistent(theta, r, memory, best, high, change, now.n_iter + 1)
 

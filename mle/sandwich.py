@@ -8,6 +8,7 @@ sandwich. It ends at no maximum of the local log likelihood, so that J may be si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -20,12 +21,13 @@ from bayes_moe.compilation import jitted
 from bayes_moe.data import float64
 from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
-from mle import curve_plan, local, local_em
+from mle import curve_plan, local, local_em, standard
 from mle.curves import CurveFit
 from mle.windows import Windows
 
 KINDS = ("joint", "local")
 MOST, COARSE = 100, 50  # grid points up to which the joint sandwich is taken at all of them, and else at so many
+Units = Callable[[standard.Standard, np.ndarray], np.ndarray]
 BATCH = 40  # columns of the joint information computed side by side
 
 
@@ -45,30 +47,43 @@ def standard_errors(fit: CurveFit, kind: str | None = None) -> np.ndarray:
     ValueError
         For an unknown kind.
     """
+    return _errors(fit, kind, standard.Standard.differences)
+
+
+@float64
+def standard_units(fit: CurveFit) -> np.ndarray:
+    """Median standard error (P,) of each coefficient in the units of :mod:`mle.standard`; 1 where it has none."""
+    se = np.median(_errors(fit, None, lambda _, moves: moves), axis=0)
+    return np.where(np.isfinite(se) & (se > 0), se, 1.0)
+
+
+def _errors(fit: CurveFit, kind: str | None, units: Units) -> np.ndarray:
+    """Standard errors (G, P), ``units`` being what becomes of differences in the standard units."""
     kind = kind or ("joint" if fit.engine == "consistent" else "local")
     if kind not in KINDS:
         raise ValueError(f"sandwich must be one of {', '.join(KINDS)}, got {kind!r}.")
-    if kind == "joint":
-        return _joint(fit) if len(fit.grid) <= MOST else _between(fit)
-    windows = curve_plan.plan_of(fit).windows
-    return _roots(fit, np.asarray(jitted(_local)(fit.model, fit.theta, fit.data, windows, fit.free)))
+    if kind == "joint" and len(fit.grid) > MOST:
+        return _between(fit, units)
+    own, moves = _moves(fit, _influences if kind == "joint" else _local)
+    with np.errstate(invalid="ignore"):  # not finite where the information is singular
+        return _roots(fit, units(own, moves))
 
 
-def _joint(fit: CurveFit) -> np.ndarray:
-    """Standard errors (G, P) from the equations at every grid point."""
-    return _roots(fit, (influences(fit)[:, : fit.model.size] ** 2).sum(axis=2))
+def _roots(fit: CurveFit, moves: np.ndarray) -> np.ndarray:
+    """Standard errors (G, P) from what each observation moves lines by, (G, n, 2 P)."""
+    size = fit.model.size
+    unit = np.abs(moves[..., :size]).max(axis=1)
+    unit = np.where(unit > 0, unit, 1.0)  # squares of what is small must not vanish
+    se = unit * np.sqrt(((moves[..., :size] / unit[:, None]) ** 2).sum(axis=1))
+    return np.where(fit.free[:size], np.where(se >= 0, se, np.inf), 0.0)
 
 
-def _roots(fit: CurveFit, variances: np.ndarray) -> np.ndarray:
-    return np.where(fit.free[: fit.model.size], np.sqrt(np.where(variances >= 0, variances, np.inf)), 0.0)
-
-
-def _between(fit: CurveFit) -> np.ndarray:
+def _between(fit: CurveFit, units: Units) -> np.ndarray:
     """Joint standard errors at some of many grid points, and linearly between: the equations' matrix is (2 P G)^2."""
     u = fit.scaled_grid
     wide = np.flatnonzero(np.diff(u) > fit.h / 2)
     picked = np.unique([*np.searchsorted(u, np.linspace(u[0], u[-1], COARSE)), *wide, *(wide + 1)])
-    few = _joint(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]))
+    few = _errors(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]), "joint", units)
     between = np.stack([np.interp(u, u[picked], column) for column in few.T], axis=1)
     return np.where(np.isnan(between), np.inf, between)  # beside a point where the information is singular
 
@@ -82,21 +97,29 @@ def influences(fit: CurveFit) -> np.ndarray:
     these equations, and A minus the Jacobian of their sum, the influence is A^-1 psi_i, and the sum of squares over
     observations estimates a variance.
     """
+    own, moves = _moves(fit, _influences)
+    return np.moveaxis(own.differences(moves), 1, 2)
+
+
+def _moves(fit: CurveFit, function: Callable[..., Array]) -> tuple[standard.Standard, np.ndarray]:
+    """The units in which a fit was made, and influences there, the observations' axis before the last, (G, n, 2 P)."""
     plan = curve_plan.plan_of(fit)
-    return np.asarray(jitted(_influences)(fit.model, fit.theta, fit.data, plan.windows, fit.free))
+    own = standard.of_fit(fit, plan)
+    found = jitted(function)(fit.model, own.into(fit.theta), own.data(fit.data), plan.windows, fit.free)
+    return own, np.moveaxis(np.asarray(found), 2, 1)
 
 
 def _local(model: VaryingCoefficient, theta: Array, data: IndexedObservations, cut: Windows, free: Array) -> Array:
-    """Variances (G, P) of the levels, each u by itself."""
+    """What each observation of a window moves the line there by, (G, 2 P, m), each u by itself."""
 
     def one(line: Array, seen: local.Local) -> Array:
         _, information = local.derivatives(model, line, seen, 0.0)
         held = jnp.where(free[:, None] & free, information, 0.0) + jnp.diag(jnp.where(free, 0.0, 1.0))
         scores = jnp.where(free[:, None], local.observed_scores(model, line, seen), 0.0)
         root = jax.scipy.linalg.cho_factor(held, lower=True)  # NaN unless positive definite
-        return jnp.sum(jax.scipy.linalg.cho_solve(root, scores) ** 2, axis=1)
+        return jax.scipy.linalg.cho_solve(root, scores)
 
-    return jax.vmap(one)(theta, local.around(data, cut))[:, : model.size]
+    return jax.vmap(one)(theta, local.around(data, cut))
 
 
 def _influences(model: VaryingCoefficient, theta: Array, data: IndexedObservations, cut: Windows, free: Array) -> Array:

@@ -74,6 +74,13 @@ def build(u: np.ndarray, grid: np.ndarray, h: float, kernel: Kernel, *, whole: b
     )
 
 
+def seen(cut: Windows, n: int) -> np.ndarray:
+    """Mask (n,) of the observations that count in some window."""
+    mask = np.zeros(n, dtype=bool)
+    mask[np.asarray(cut.index)[np.asarray(cut.w) > 0]] = True
+    return mask
+
+
 def smallest_bandwidth(
     model: VaryingCoefficient, data: IndexedObservations, grid: np.ndarray, kernel: Kernel
 ) -> tuple[float, float, tuple[float, float]]:
