@@ -135,13 +135,21 @@ def smoothed(truth: Params, fit: CurveFit) -> dict[str, np.ndarray]:
     return {name: smooth(curves) for name, curves in truth.items()}
 
 
-def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, float]:
-    """p-values of the hypothesis that the experts' slopes are constant: chi-square, and with replicates bootstrap."""
-    out = {"p_chi-square": glrt.test(fit, constant=[HYPOTHESIS], method="chi-square").p_value}
-    if replicates:
-        found = glrt.test(fit, constant=[HYPOTHESIS], replicates=replicates, random_state=rng, workers=1)
-        out["p_bootstrap"] = found.p_value
-    return out
+def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, object]:
+    """p-values of the hypothesis that the experts' slopes are constant: chi-square, and with replicates bootstrap.
+
+    Where a fit is none to test, nothing is rejected: p is 1, and ``glrt_refused`` says why.
+    """
+    methods = {"chi-square": {}} | ({"bootstrap": {"replicates": replicates}} if replicates else {})
+    try:
+        return {
+            f"p_{method}": glrt.test(
+                fit, constant=[HYPOTHESIS], method=method, random_state=rng, workers=1, **options
+            ).p_value
+            for method, options in methods.items()
+        }
+    except glrt.Unsound as refused:
+        return dict.fromkeys((f"p_{method}" for method in methods), 1.0) | {"glrt_refused": str(refused)}
 
 
 def judged(band: Bands, kind: str, truth: Params) -> dict[str, float]:
