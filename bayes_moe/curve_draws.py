@@ -13,7 +13,7 @@ from jax import Array
 
 from bayes_moe import relabel as labelling
 from bayes_moe.compilation import jitted
-from bayes_moe.curve_tree import data_of, ends_of, smooth_of
+from bayes_moe.curve_tree import check_model, data_of, ends_of, smooth_of
 from bayes_moe.data import float64
 from bayes_moe.datatree import flat_variables
 from bayes_moe.indexed import IndexedObservations, scale_points
@@ -40,6 +40,7 @@ def flat_curves(group: xr.DataTree, model: VaryingCoefficient) -> np.ndarray:
         ``posterior`` or ``relabelled``.
     model : VaryingCoefficient
     """
+    check_model(model, group)
     draws = flat_variables(group.dataset, [name for name in model.fields if name in group])  # one component: no gate
     return np.concatenate([values.reshape(*values.shape[:2], -1) for values in draws.values()], axis=-1)
 
@@ -52,8 +53,9 @@ def relabel(model: VaryingCoefficient, tree: xr.DataTree) -> xr.DataTree:
     """Permute the components of each draw, whole curves at once, so that their labels mean the same in all.
 
     Each draw's allocation of the observations to their likeliest components is matched to that of the likeliest draw,
-    then to the consensus (:func:`bayes_moe.relabel.ecr`). Experts are then numbered by their mean intercepts,
-    ascending, as kernel estimates are. Where ``constant`` tells components apart they keep their numbers.
+    then to the consensus (:func:`bayes_moe.relabel.ecr`). Experts are then numbered by their mean predictors at the
+    covariates' means, ascending, as kernel estimates are. Where ``constant`` tells components apart they keep their
+    numbers.
 
     Parameters
     ----------
@@ -79,7 +81,8 @@ def relabel(model: VaryingCoefficient, tree: xr.DataTree) -> xr.DataTree:
         lp = tree["sample_stats"]["lp"].transpose("chain", "draw").values.ravel()
         order = labelling.ecr(allocations(model, tree), model.components, int(lp.argmax()))
         level = by_name(model, permute(model, flat, order[:, None]).mean(axis=(0, 1)))
-        order = order[:, np.argsort(level["alpha"][:, 0], kind="stable")]
+        middle = data_of(model, tree).z.mean(axis=1)  # intercepts alone would depend on where z has its zero
+        order = order[:, np.argsort(level["alpha"] @ middle, kind="stable")]
     named = by_name(model, permute(model, flat, order[:, None]))
     group = xr.Dataset(coords=posterior.coords, attrs=dict(posterior.attrs))
     shape = posterior.sizes["chain"], posterior.sizes["draw"]
@@ -138,6 +141,34 @@ def filled(model: VaryingCoefficient, tree: xr.DataTree, threshold: float = labe
     shape = posterior.sizes["chain"], posterior.sizes["draw"]
     coords = {"chain": posterior["chain"], "draw": posterior["draw"], "expert": np.arange(model.components)}
     return labelling.above(xr.DataArray(_unstacked(shares, shape), coords, list(coords)), threshold)
+
+
+# For ArviZ -----------------------------------------------------------------------------------------------------
+
+TAKEN = {"alpha": "alpha_u"}  # ArviZ 1.3 has a dim ``alpha`` for the powers of its sensitivity analysis
+
+
+def for_sensitivity(tree: xr.DataTree) -> xr.DataTree:
+    """Return a copy in which ``alpha`` is called ``alpha_u``, for ``az.plot_psense_dist`` and its like.
+
+    ArviZ lays draws of several powers of prior and likelihood along a dim that it calls ``alpha``; no variable of the
+    posterior may have that name.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        From :func:`bayes_moe.curves.sample`, with ``log_likelihood=True``; left as it is.
+
+    Examples
+    --------
+    >>> az.plot_psense_dist(curve_draws.for_sensitivity(tree), var_names=["alpha_u"], coords={"grid": [0.5]})
+    """
+    out = tree.copy()
+    for name in ("posterior", "relabelled"):
+        if name in out.children:
+            group = out[name].to_dataset()
+            out[name] = xr.DataTree(group.rename({old: new for old, new in TAKEN.items() if old in group}))
+    return out
 
 
 # Other quantities ----------------------------------------------------------------------------------------------

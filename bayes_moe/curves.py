@@ -225,9 +225,10 @@ def sample(
         As from :func:`bayes_moe.nuts.sample`. In ``posterior``, beside the parameters, the curves: ``alpha`` (chain,
         draw, grid, expert, expert_feature), ``beta`` and ``delta``. In ``relabelled`` the same curves with components
         that mean the same in all draws: see :func:`bayes_moe.curve_draws.relabel`. Observations are the rows of the
-        data given. With subjects also ``subject_sd`` and ``subject_intercept`` (chain, draw, subject); log likelihoods
-        and predictive draws are those of the same subjects. Of ``alpha`` and ``alpha_mean`` in one table ArviZ 1.3
-        swaps labels: ``az.summary(tree, var_names=["alpha"])``.
+        data given, called as pandas calls them. With subjects also ``subject_sd`` and ``subject_intercept`` (chain,
+        draw, subject); log likelihoods and predictive draws are those of the same subjects. Of ``alpha`` and
+        ``alpha_mean`` in one table ArviZ 1.3 swaps labels: ``az.summary(tree, var_names=["alpha"])``; its sensitivity
+        analysis wants :func:`bayes_moe.curve_draws.for_sensitivity`.
 
     Raises
     ------
@@ -250,12 +251,13 @@ def sample(
         if name in settings:
             raise ValueError(f"{name} must be left out, got {settings[name]!r:.80}: {why}.")
     data, ids = model.observe(x, z, u, y, size=size, u_range=u_range), ()
+    names = same_rows(x=x, z=z, u=u, y=y, size=size, subject=subject)
     if subject is not None:
-        same_rows(x=x, z=z, u=u, y=y, subject=subject)
         positions, ids = check_subject(subject, data.n)
         data = replace(data, subject=positions[data.order])
     points, smooth = make_grid(data, grid), SmoothModel(model, basis_named(basis), len(ids))
     _check_scale(model, np.asarray(data.y), prior)
+    _check_covariates(data, prior)
     start_key, run_key = modes.child_keys(as_key(rng_key), 2)
     rows = [smooth.basis.rows(where) for where in (np.asarray(data.u), points)]
     inputs = as_arrays((smooth, priors_of(smooth, prior), data, *rows))
@@ -263,7 +265,7 @@ def sample(
     tree = nuts.sample(posterior_model, inputs, data.y, rng_key=run_key, init=starts, dtype="float64", **settings)
 
     def described(tree: xr.DataTree) -> xr.DataTree:
-        return curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key))
+        return curve_tree.described(smooth, tree, data, points, ids, seed=repr(rng_key), names=names)
 
     named = attempt("names of curves", ("with sites as they are", lambda: described(tree)), ("", lambda: tree))
     relabelled = "without the group relabelled", lambda: curve_draws.relabel(model, named)
@@ -280,3 +282,15 @@ def _check_scale(model: VaryingCoefficient, y: np.ndarray, prior: Prior | None) 
         "there. Standardise y, or give priors of alpha_mean, alpha_amplitude and delta_mean."
     )
     warn_of_scale("y", y, FAR * sd, advice, stacklevel=5)
+
+
+def _check_covariates(data: IndexedObservations, prior: Prior | None) -> None:
+    """Warn of covariates in units whose coefficients the default priors call impossible."""
+    sd = DEFAULTS["mean"][1][1]
+    for name, rows, own in (("x", data.x, "beta_mean"), ("z", data.z, "alpha_mean")):
+        if len(rows) > 1 and own not in (prior or {}):
+            advice = (
+                f"the default priors are for covariates of unit scale ({own}: Normal(0, {sd:g})) and would decide the "
+                f"answer. Standardise {name}, or give a prior of {own}."
+            )
+            warn_of_scale(name, np.asarray(rows)[1:].T, FAR * sd, advice, stacklevel=5)

@@ -5,12 +5,14 @@ import warnings
 from dataclasses import replace
 from functools import cache
 
+import arviz_plots as azp
 import arviz_stats as azs
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import oracle_varying as oracle
+import pandas as pd
 import pytest
 import xarray as xr
 from curve_cases import BASES, SIZES, TIGHT, draw_rows, held, log_prior, slow_likelihood, with_switched_labels
@@ -192,7 +194,8 @@ def mixture(basis="hilbert", base=3):
     settings = QUICK | {"num_samples": DRAWS, "target_accept_prob": 0.95}
     settings |= {"log_likelihood": True, "posterior_predictive": True}
     settings |= {"basis": chosen, "prior": prior, "u_range": (2, 4), "grid": 9}
-    tree = curves.sample(model, x, z, u, y, rng_key=key(base), **settings)
+    named = pd.Series(y, [f"row {row}" for row in range(ROWS)])
+    tree = curves.sample(model, x, z, u, named, rng_key=key(base), **settings)
     return model, tree, (x, z, u, y)
 
 
@@ -229,7 +232,7 @@ def test_curves_are_ordinary_variables_in_the_users_units():
     np.testing.assert_array_equal(tree["observed_data"]["y"], y)
     np.testing.assert_allclose(tree["constant_data"]["u"], u)
     for name in ("observed_data", "constant_data", "log_likelihood", "posterior_predictive"):
-        np.testing.assert_array_equal(tree[name]["obs_id"], np.arange(len(y)))
+        assert tree[name]["obs_id"].values.tolist() == [f"row {row}" for row in range(len(y))]
 
 
 def test_log_likelihoods_are_those_of_the_curves():
@@ -321,6 +324,78 @@ def test_both_kinds_of_bands_are_laid_over_each_other():
 def test_where_constants_tell_components_apart_they_keep_their_numbers():
     assert curve_draws.exchangeable(varying_coefficient("normal", 2, constant=["alpha[:,1]", "delta"]))
     assert not curve_draws.exchangeable(varying_coefficient("normal", 2, constant=["alpha[1,1]"]))
+
+
+def test_arviz_scales_prior_and_likelihood_once_alpha_has_another_name():
+    _, tree, _ = mixture()
+    chosen = {"coords": {"grid": [3.0], "expert": [0], "expert_feature": [0]}, "backend": "none"}
+    with pytest.raises(ValueError, match="alpha already exists"):  # the day it does not, the copy can go
+        azp.plot_psense_dist(tree, var_names=["alpha"], **chosen)
+    renamed = curve_draws.for_sensitivity(tree)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the draws' importance weights
+        azp.plot_psense_dist(renamed, var_names=["alpha_u"], **chosen)
+    np.testing.assert_array_equal(renamed["relabelled"]["alpha_u"], tree["relabelled"]["alpha"])
+    assert "alpha" in tree["posterior"]
+
+
+OTHERS = {
+    "other experts": (varying_coefficient("binomial", 2, constant=[]), "experts 'binomial' for 'normal'"),
+    "more components": (varying_coefficient("normal", 3, constant=["delta"]), "components 3 for 2"),
+    "nothing constant": (varying_coefficient("normal", 2), r"constant \[\] for"),
+    "more covariates": (varying_coefficient("normal", 2, expert_features=2, constant=["delta"]), "expert_features 2"),
+    "no model": (None, "NoneType"),
+}
+READERS = {
+    "bands": credible.bands,
+    "invariants": curve_draws.invariants,
+    "relabel": curve_draws.relabel,
+    "at": lambda model, tree: curve_draws.at(model, tree, [3.0]),
+    "filled": curve_draws.filled,
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.parametrize(("other", "hint"), OTHERS.values(), ids=OTHERS)
+def test_another_model_than_the_trees_is_refused(reader, other, hint):
+    with pytest.raises(ValueError, match=f"^model must be that of the tree.*{hint}"):
+        reader(other, mixture()[1])
+
+
+def test_the_same_model_in_other_words_will_do():
+    named = varying_coefficient("normal", 2, constant=["delta[0]", "delta[1]"])
+    assert (credible.bands(named, mixture()[1]).half > 0).any()
+
+
+@pytest.mark.parametrize("name", ["y", "z", "u"])
+def test_data_that_the_draws_were_not_made_from_are_refused(name):
+    model, tree, _ = mixture()
+    spoilt, group = tree.copy(), "observed_data" if name == "y" else "constant_data"
+    values = tree[group][name].values.copy()
+    values[3] = 3.0
+    spoilt[group] = xr.DataTree(tree[group].to_dataset().assign({name: (tree[group][name].dims, values)}))
+    with pytest.raises(ValueError, match="^tree must hold the data"):
+        curve_draws.invariants(model, spoilt)
+
+
+@pytest.mark.parametrize(("name", "own"), [("x", "beta_mean"), ("z", "alpha_mean")])
+@pytest.mark.parametrize("unit", [0.01, 100.0])
+def test_covariates_that_the_default_priors_call_impossible_are_warned_of(name, own, unit):
+    model, (x, z, u, y) = draw_rows("normal")
+    values = {"x": x, "z": z}
+    data = model.observe(**values | {name: unit * values[name]}, u=u, y=y)
+    with pytest.warns(UserWarning, match=rf"^{name} has mean .* priors are for covariates of unit scale \({own}"):
+        curves._check_covariates(data, None)
+    curves._check_covariates(data, {own: dist.Normal(0, 2 / unit)})
+
+
+def test_subjects_of_other_rows_are_refused():
+    model, (x, z, u, y) = draw_rows("normal")
+    index = pd.Index(np.arange(len(y)))
+    with pytest.raises(ValueError, match="^subject must have the index of u"):
+        curves.sample(
+            model, x, z, pd.Series(u, index), y, rng_key=0, subject=pd.Series(np.arange(len(y)) // 2, index[::-1])
+        )
 
 
 # Bad input -------------------------------------------------------------------------------------------------------
