@@ -7,28 +7,33 @@ scores are (classes, n). On a CPU that layout makes value and gradient about thr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
 from bayes_moe import threads
 from bayes_moe.compilation import make_room
+from bayes_moe.labels import check_classes, check_labels, encode_labels, label_array
 from bayes_moe.tables import as_floats as check_real
-from bayes_moe.tables import as_labels, column_names, same_rows, sequence
+from bayes_moe.tables import column_names, same_rows, sequence
 
 __all__ = [
     "Covariates",
     "Observations",
+    "check_array",
+    "check_choice",
     "check_classes",
     "check_count",
     "check_extent",
     "check_finite",
     "check_labels",
+    "check_mapping",
     "check_real",
     "check_response",
     "check_tolerance",
@@ -71,6 +76,43 @@ def check_tolerance(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
         raise ValueError(f"{name} must be a number of at least zero, got {value!r}.")
     return float(value)
+
+
+def check_choice(name: str, value: object, choices: Iterable[str | None]) -> None:
+    """Refuse what is none of the choices, whatever it is.
+
+    Raises
+    ------
+    ValueError
+        Naming the choices.
+    """
+    choices = tuple(choices)
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r:.200}.")
+
+
+def check_mapping(name: str, values: object) -> Mapping:
+    """Return parameters by name, refusing what is no mapping.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be a mapping from parameter name to value, got {values!r:.200}.")
+    return values
+
+
+def check_array(name: str, values: object) -> Array:
+    """Return real numbers as a JAX array: compiled code's own values as they are, a user's after a look.
+
+    Raises
+    ------
+    ValueError
+        For what is not real.
+    """
+    return jnp.asarray(values if isinstance(values, jax.Array) else check_real(name, values))
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:
@@ -199,72 +241,6 @@ def check_extent(name: str, array: np.ndarray) -> None:
         )
 
 
-def check_classes(classes: Sequence[Hashable] | None, count: int) -> tuple[Hashable, ...]:
-    """Check declared class labels; 0, 1, ... where none are declared."""
-    if classes is None:
-        return tuple(range(count))
-    given = sequence("classes", classes, f"a list of {count} labels")
-    labels = tuple(c.item() if isinstance(c, np.generic) else c for c in given)
-    if not all(map(_hashable, labels)):
-        raise ValueError(f"classes must be hashable labels, got {list(labels)}.")
-    if len(labels) != count:
-        raise ValueError(f"classes must name the {count} classes of the model, got {len(labels)}: {list(labels)}.")
-    if len(set(labels)) != count:
-        raise ValueError(f"classes must be distinct, got {list(labels)}.")
-    return labels
-
-
-def encode_labels(y: object, classes: Sequence[Hashable], n: int | None = None) -> np.ndarray:
-    """Positions of labels among the declared classes.
-
-    Parameters
-    ----------
-    y : array-like, shape (n,)
-        Labels: any hashables.
-    classes : sequence of hashable
-        The declared classes, in the model's order.
-    n : int, optional
-        How many labels there must be.
-
-    Returns
-    -------
-    ndarray of int32, shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If y is not one-dimensional, has another length, or holds a label that was not declared.
-    """
-    array = check_labels("y", y, n)
-    if array.dtype.kind in "iub" and tuple(classes) == tuple(range(len(classes))):
-        codes = array.astype(np.int64)
-        unknown = (codes < 0) | (codes >= len(classes))
-    else:
-        position = {label: code for code, label in enumerate(classes)}
-        codes = np.array([position.get(label, -1) if _hashable(label) else -1 for label in array.tolist()])
-        unknown = codes < 0
-    if unknown.any():
-        strange = _distinct(array[unknown].tolist())[:5]
-        raise ValueError(
-            f"y holds labels that the model does not declare: {strange}. Its classes are {list(classes)}; "
-            "declare others, in the order of the frozen expert's rows, with classes=[...]."
-        )
-    return codes.astype(np.int32)
-
-
-def _hashable(label: object) -> bool:
-    """Whether a label has a hash; a tuple of lists says so and has none."""
-    try:
-        hash(label)
-    except TypeError:
-        return False
-    return True
-
-
-def _distinct(labels: list) -> list:
-    return list(dict.fromkeys(label if _hashable(label) else repr(label) for label in labels))
-
-
 def check_response(y: object, responses: int, n: int | None = None) -> np.ndarray:
     """Check real-valued responses.
 
@@ -296,26 +272,6 @@ def check_response(y: object, responses: int, n: int | None = None) -> np.ndarra
         raise ValueError(f"y must have one response for each row of x: x has {n} rows, y has {len(array)}.")
     check_finite("y", array)
     check_extent("y", array)
-    return array
-
-
-def label_array(classes: Sequence[Hashable]) -> np.ndarray:
-    """Class labels as an array: of their own dtype where they share one, else of objects."""
-    plain = np.asarray(classes) if len({type(label) for label in classes}) == 1 else None
-    if plain is not None and plain.ndim == 1:
-        return plain
-    array = np.empty(len(classes), dtype=object)
-    array[:] = classes
-    return array
-
-
-def check_labels(name: str, labels: object, n: int | None = None) -> np.ndarray:
-    """Labels, any hashables, as an array (n,): of objects where NumPy would change what they are."""
-    array = as_labels(name, labels)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, a label for each row of x, got shape {array.shape}.")
-    if n is not None and len(array) != n:
-        raise ValueError(f"{name} must have one label for each row of x: x has {n} rows, {name} has {len(array)}.")
     return array
 
 

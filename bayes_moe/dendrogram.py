@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayes_moe import families, gaussian
-from bayes_moe.data import check_x, float64
-from bayes_moe.moe import MoE
+from bayes_moe import families, gaussian, parameters
+from bayes_moe.data import check_tolerance, check_x, float64, same_rows
+from bayes_moe.moe import MoE, check_moe
 from bayes_moe.parameters import Params
 
 
@@ -68,9 +68,10 @@ def dendrogram(moe: MoE, params: Params) -> list[Level]:
     Do, Do, McKinley, Terhorst and Nguyen (2024), arXiv:2403.01684, the distance for location-scale normal mixtures;
     arXiv:2505.13052 for the Gaussian gate. Merging in (x, y) is our choice.
     """
+    check_moe(moe)
     if not moe.real or getattr(moe.gate, "covariance", "") != "full":
         raise ValueError("the dendrogram is for a Gaussian-gated mixture with covariance='full'.")
-    values = moe.params(**params)
+    values = parameters.check(moe.fields, params)
     responses = moe.experts[-1].responses
     weights, means, covariances = to_joint(values)
     merged = [(i,) for i in range(len(weights))]
@@ -120,6 +121,12 @@ def choose(moe: MoE, levels: list[Level], x: object, y: object, omega: float | N
     ----------
     arXiv:2403.01684.
     """
+    check_moe(moe)
+    if not isinstance(levels, list | tuple) or not all(isinstance(level, Level) for level in levels):
+        raise ValueError(f"levels must be those that dendrogram returns, got {levels!r:.200}.")
+    if omega is not None:
+        omega = check_tolerance("omega", omega)
+    same_rows(x=x, y=y)
     sizes, responses = moe.gate.features, moe.experts[-1].responses
     x = check_x(x, sizes, moe.feature_names)
     slope = np.log(len(x)) if omega is None else omega

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from numbers import Integral
 
-from bayes_moe.data import check_classes, check_count, sequence
+from bayes_moe.data import check_choice, check_classes, check_count, sequence
 from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
 from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
 from bayes_moe.gaussian import FORMS
@@ -82,8 +82,7 @@ def contaminated(
     if expert.labels is not None and labels != expert.labels:
         raise ValueError(f"classes must be those of the frozen classifier, {list(expert.labels)}, got {list(labels)}.")
     adapters = check_count("adapters", adapters)
-    if gate not in GATES:
-        raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}.")
+    check_choice("gate", gate, GATES)
     adapter = Multinomial(adapters, expert.classes, count, act, reference)
     return MoE(GATES[gate](1 + adapters, count), (expert, adapter), labels, names)
 
@@ -136,8 +135,7 @@ def gaussian_gated(
     {'pi': (2,), 'c': (2, 1), 'Gamma': (2, 1, 1), 'a': (2, 1), 'b': (2,), 'nu': (2,)}
     """
     experts, responses = check_count("experts", experts), check_count("responses", responses)
-    if covariance not in FORMS:
-        raise ValueError(f"covariance must be one of {', '.join(FORMS)}, got {covariance!r}.")
+    check_choice("covariance", covariance, FORMS)
     count, names = _named(features)
     return MoE(Gaussian(experts, count, covariance), (Normal(experts, count, responses),), (), names)
 
@@ -186,8 +184,7 @@ def varying_coefficient(
     >>> model.labels
     ['beta[0,0]', 'beta[0,1]', 'alpha[0,0]', 'alpha[0,1]', 'alpha[1,0]', 'alpha[1,1]', 'delta[0]', 'delta[1]']
     """
-    if experts not in RESPONSES:
-        raise ValueError(f"experts must be one of {', '.join(RESPONSES)}, got {experts!r}.")
+    check_choice("experts", experts, RESPONSES)
     model = VaryingCoefficient(
         RESPONSES[experts],
         check_count("components", components),
@@ -200,7 +197,7 @@ def varying_coefficient(
 
 
 def _check_reference(reference: str | None, act: Activation) -> None:
-    if reference not in ("last", None):
+    if not (reference is None or (isinstance(reference, str) and reference == "last")):
         raise ValueError(f"reference must be 'last' or None, got {reference!r}.")
     if reference is None and act is linear:
         raise ValueError(

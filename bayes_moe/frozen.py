@@ -100,7 +100,10 @@ class Frozen:
             raise ValueError(f"frozen must have shape (n, classes), got {table.shape}.")
         source = Table(table, same_rows(x=x, frozen=log_probabilities))
         if x is not None:
-            source(check_real("x", x, order="F"))
+            rows = check_real("x", x, order="F")
+            if rows.ndim != 2:
+                raise ValueError(f"x must be two-dimensional, a row for each row of the table, got shape {rows.shape}.")
+            source(rows)
         return Frozen(table.shape[1], source)
 
     @property

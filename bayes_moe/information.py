@@ -17,9 +17,9 @@ from jax import Array
 
 from bayes_moe import parameters
 from bayes_moe.compilation import jitted
-from bayes_moe.data import Covariates, check_finite, check_real, check_weights, float64
+from bayes_moe.data import Covariates, check_finite, check_real, check_tolerance, check_weights, float64
 from bayes_moe.experts import Activation, activation_function
-from bayes_moe.moe import MoE
+from bayes_moe.moe import MoE, check_moe
 from bayes_moe.parameters import Params
 
 MOST = 1e300  # observations
@@ -53,7 +53,8 @@ def fisher(moe: MoE, params: Params, x: object, weights: object | None = None) -
     ValueError
         For bad parameters or covariates.
     """
-    information, units = _in_units(moe, moe.params(**params), x, weights)
+    check_moe(moe)
+    information, units = _in_units(moe, parameters.check(moe.fields, params), x, weights)
     with np.errstate(over="ignore", under="ignore"):
         out = information * units * units[:, None]
     if not np.isfinite(out).all() or (np.diag(out) == 0)[np.diag(information) > 0].any():
@@ -125,7 +126,8 @@ def cramer_rao(
     """
     if isinstance(n, bool) or not isinstance(n, Real) or not 0 < n < MOST:
         raise ValueError(f"n must be positive and finite, got {n!r:.80}.")
-    values = moe.params(**params)
+    check_moe(moe)
+    values = parameters.check(moe.fields, params)
     information, units = _in_units(moe, values, x, weights)
     rows = jacobian(moe, values) / units
     size = np.abs(rows).max(axis=1)  # apart, since squares of what has large units vanish
@@ -225,6 +227,7 @@ def strong_identifiability(
     ValueError
         For arguments that do not fit or are not finite, and for too few rows of x.
     """
+    tolerance = check_tolerance("tolerance", tolerance)
     points, rows = check_real("eta", eta), check_real("x", x)
     if points.ndim != 2 or rows.ndim != 2:
         raise ValueError(f"eta and x must be two-dimensional, got shapes {points.shape} and {rows.shape}.")

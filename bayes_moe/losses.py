@@ -9,11 +9,10 @@ from __future__ import annotations
 from itertools import permutations
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from bayes_moe.data import Covariates, float64
-from bayes_moe.moe import MoE
+from bayes_moe.data import Covariates, check_array, check_choice, check_mapping, check_real, float64
+from bayes_moe.moe import MoE, check_moe
 from bayes_moe.parameters import Params
 
 LEAST = 1e-280  # of a sum of squares that has all its digits
@@ -55,6 +54,8 @@ def aligned(params: Params, truth: Params) -> Params:
     dict of str to array
     """
     params, truth = _arrays(params, truth)
+    if "tau" not in truth or any(not a.ndim or len(a) != truth["tau"].size for a in truth.values()):
+        raise ValueError("truth must hold tau (adapters,), and each parameter a leading axis of adapters.")
     orders = [jnp.array(order) for order in permutations(range(len(truth["tau"])))]
     distances = [sum(jnp.sum((a[order] - truth[name]) ** 2) for name, a in params.items()) for order in orders]
     best = jnp.stack(orders)[jnp.argmin(jnp.stack(distances))]
@@ -96,8 +97,7 @@ def contamination(params: Params, truth: Params, *, frozen: Array, regime: str) 
     ----------
     arXiv:2602.00939, eqs. (4) and (7).
     """
-    if regime not in REGIMES:
-        raise ValueError(f"regime must be one of {', '.join(REGIMES)}, got {regime!r}.")
+    check_choice("regime", regime, REGIMES)
     params, truth = _arrays(params, truth)
     if truth["tau"].shape != (1,):
         raise ValueError(
@@ -132,7 +132,9 @@ def hellinger(moe: MoE, params: Params, truth: Params, x: object) -> Array:
     array
         A scalar in [0, 1].
     """
+    check_moe(moe)
     covariates = x if isinstance(x, Covariates) else moe.prepare(x)
+    params, truth = (_of_model(moe, name, one) for name, one in (("params", params), ("truth", truth)))
     root, root_true = (jnp.exp(0.5 * moe.log_class_probabilities(p, covariates)) for p in (params, truth))
     squared = 0.5 * jnp.sum((root - root_true) ** 2, axis=0)
     return jnp.mean(jnp.sqrt(squared))
@@ -155,7 +157,10 @@ def rase(curves: Array, truth: Array) -> Array:
     ----------
     arXiv:2601.01699, section on simulations.
     """
-    return jnp.sqrt(jnp.mean((jnp.asarray(curves) - jnp.asarray(truth)) ** 2, axis=0))
+    curves, truth = check_array("curves", curves), check_array("truth", truth)
+    if curves.shape != truth.shape or not curves.ndim or not len(curves):
+        raise ValueError(f"curves must have the shape of truth, (G, ...), got {curves.shape} and {truth.shape}.")
+    return jnp.sqrt(jnp.mean((curves - truth) ** 2, axis=0))
 
 
 def _norm(difference: Array) -> Array:
@@ -180,10 +185,13 @@ def _times(one: Array, two: Array) -> Array:
 
 def _arrays(params: Params, truth: Params) -> tuple[Params, Params]:
     """Both as arrays, the truth's parameters alone, of the same shapes."""
-    for name in truth:
-        if name not in params:
+    for name in check_mapping("truth", truth):
+        if name not in check_mapping("params", params):
             raise ValueError(f"params: {name} is missing.")
-    params, truth = ({name: jnp.asarray(values[name]) for name in truth} for values in (params, truth))
+    params, truth = (
+        {name: check_array(f"{argument}: {name}", values[name]) for name in truth}
+        for argument, values in (("params", params), ("truth", truth))
+    )
     for name in truth:
         if params[name].shape != truth[name].shape:
             raise ValueError(
@@ -193,9 +201,21 @@ def _arrays(params: Params, truth: Params) -> tuple[Params, Params]:
     return params, truth
 
 
+def _of_model(moe: MoE, argument: str, values: Params) -> Params:
+    """Parameters of a model as arrays of its shapes, also inside ``vmap``."""
+    out = {}
+    for name, field in moe.fields.items():
+        if name not in check_mapping(argument, values):
+            raise ValueError(f"{argument}: {name} is missing. This model's parameters are {', '.join(moe.fields)}.")
+        out[name] = check_array(f"{argument}: {name}", values[name])
+        if out[name].shape != field.shape:
+            raise ValueError(f"{argument}: {name} must have shape {field.shape} {field.dims}, got {out[name].shape}.")
+    return out
+
+
 def _matching(frozen: Array, rows: int, features: int) -> Array:
     """Class vectors in the adapter's coordinates: the pinned last class left out."""
-    eta0 = np.asarray(frozen, dtype=np.float64)
+    eta0 = check_real("frozen", frozen)
     if eta0.shape == (rows, features):
         return eta0
     if eta0.shape != (rows + 1, features) or eta0[-1].any():

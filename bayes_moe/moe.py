@@ -193,7 +193,9 @@ class MoE(Likelihood):
         params : dict of str to array
         x, y : array-like, shapes (n, d) and (n,)
         """
-        return _numbers("the log density", _log_densities(self, self.params(**params), self.observe(x, y)))
+        return _numbers(
+            "the log density", _log_densities(self, parameters.check(self.fields, params), self.observe(x, y))
+        )
 
     @float64
     def conditional_log_density(self, params: Params, x: object, y: object) -> np.ndarray:
@@ -204,24 +206,26 @@ class MoE(Likelihood):
         params : dict of str to array
         x, y : array-like, shapes (n, d) and (n,)
         """
-        return _numbers("the log density", _log_conditional(self, self.params(**params), self.observe(x, y)))
+        return _numbers(
+            "the log density", _log_conditional(self, parameters.check(self.fields, params), self.observe(x, y))
+        )
 
     @float64
     def responsibilities(self, params: Params, x: object, y: object) -> np.ndarray:
         """p(component i | x, y), shape (n, experts)."""
-        joint = _log_joint(self, self.params(**params), self.observe(x, y))
+        joint = _log_joint(self, parameters.check(self.fields, params), self.observe(x, y))
         return _numbers("a responsibility", jax.nn.softmax(joint, axis=0).T)
 
     @float64
     def class_probabilities(self, params: Params, x: object) -> np.ndarray:
         """p(y = s | x), shape (n, classes)."""
-        log_p = _log_class_probabilities(self, self.params(**params), self.prepare(x)).T
+        log_p = _log_class_probabilities(self, parameters.check(self.fields, params), self.prepare(x)).T
         return np.exp(_numbers("a class probability", log_p))
 
     @float64
     def memberships(self, params: Params, x: object) -> np.ndarray:
         """p(component i | x), shape (n, experts)."""
-        log_w = _log_memberships(self, self.params(**params), jnp.asarray(self.prepare(x).x)).T
+        log_w = _log_memberships(self, parameters.check(self.fields, params), jnp.asarray(self.prepare(x).x)).T
         return np.exp(_numbers("a membership", log_w))
 
     @float64
@@ -244,7 +248,7 @@ class MoE(Likelihood):
         """
         if not self.real:
             raise ValueError("this model's responses are classes: use class_probabilities.")
-        mean, sd, log_weights = _predict_moments(self, self.params(**params), self.prepare(x))
+        mean, sd, log_weights = _predict_moments(self, parameters.check(self.fields, params), self.prepare(x))
         flat = (_numbers("a prediction", m[0] if len(m) == 1 else m.T) for m in (mean, sd))
         return Prediction(*flat, np.exp(np.asarray(log_weights).T))
 
@@ -258,7 +262,7 @@ class MoE(Likelihood):
         params : dict of str to array
         x : array-like, shape (n, d)
         """
-        drawn = np.asarray(_draw(self, as_key(rng_key), self.params(**params), self.prepare(x)))
+        drawn = np.asarray(_draw(self, as_key(rng_key), parameters.check(self.fields, params), self.prepare(x)))
         return drawn if self.real else label_array(self.classes)[drawn]
 
     @float64
@@ -284,7 +288,7 @@ class MoE(Likelihood):
             raise ValueError("this model's gate says nothing about x: use simulate(rng_key, params, x).")
         n = check_count("n", n)
         x_key, y_key = jax.random.split(as_key(rng_key))
-        values = jax.tree.map(jnp.asarray, self.params(**params))
+        values = jax.tree.map(jnp.asarray, parameters.check(self.fields, params))
         x = np.asarray(self.gate.draw_x(x_key, values, n)).T
         return x, self.simulate(y_key, params, x)
 
@@ -300,6 +304,12 @@ def _numbers(what: str, values: Array) -> np.ndarray:
             "Standardise x, and y."
         )
     return array
+
+
+def check_moe(moe: object) -> None:
+    """Refuse what is no model of this package."""
+    if not isinstance(moe, MoE):
+        raise ValueError(f"moe must be a MoE, such as contaminated(...) returns, got {moe!r:.200}.")
 
 
 # Compiled once for each model structure and shape; the model is an argument, never a closure.

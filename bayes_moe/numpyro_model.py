@@ -12,8 +12,8 @@ from jax import Array
 from numpyro.distributions import Distribution, constraints
 
 from bayes_moe.compilation import as_arrays
-from bayes_moe.data import Covariates, Observations
-from bayes_moe.moe import MoE
+from bayes_moe.data import Covariates, Observations, check_mapping
+from bayes_moe.moe import MoE, check_moe
 from bayes_moe.parameters import Params
 from bayes_moe.priors import Prior, resolve
 
@@ -43,7 +43,8 @@ class Mixture(Distribution):
     pytree_data_fields = ("moe", "params", "covariates")
 
     def __init__(self, moe: MoE, params: Params, x: Covariates | object, *, validate_args: bool | None = None):
-        if missing := [name for name in moe.fields if name not in params]:
+        check_moe(moe)
+        if missing := [name for name in moe.fields if name not in check_mapping("params", params)]:
             raise ValueError(f"params must have every parameter of the model, missing: {', '.join(missing)}.")
         if isinstance(x, jax.core.Tracer):
             raise ValueError(
@@ -109,6 +110,7 @@ def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
         ``plate("obs_id", n)``. ``x`` is (n, d) or ``moe.prepare(x)``; ``y`` are class positions or real responses. It
         runs in JAX's precision at the time, single unless you ask for double.
     """
+    check_moe(moe)
     shaped = resolve(moe, prior)
 
     def contaminated_model(x: object, y: Array | None = None) -> None:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from bayes_moe.data import Covariates
 from bayes_moe.experts import Frozen
-from bayes_moe.moe import MoE
+from bayes_moe.moe import MoE, check_moe
 
 POINTS = (-1.7, -0.3, 0.4, 2.1)  # where an activation says which function it is, whatever its name
 CLOSE = 1e-6  # relative difference that single precision or another order of a sum may make
@@ -64,8 +64,7 @@ def check_model(moe: MoE, idata: xr.DataTree) -> xr.Dataset:
     ValueError
         If idata is no tree of draws, lacks parameters of this model, or is of another model.
     """
-    if not isinstance(moe, MoE):
-        raise ValueError(f"moe must be a MoE, got {moe!r:.200}.")
+    check_moe(moe)
     posterior = with_dims(group(idata, "posterior", needed=True))
     for name, field in moe.fields.items():
         found = posterior[name].shape[2:] if name in posterior else None

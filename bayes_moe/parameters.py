@@ -18,7 +18,7 @@ from jax import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.constraints import Constraint
 
-from bayes_moe.data import float64
+from bayes_moe.data import check_mapping, check_real, float64
 
 Params = dict[str, Array]
 
@@ -133,7 +133,8 @@ def check(fields: Fields, values: Mapping[str, object]) -> dict[str, np.ndarray]
         For a name that is unknown or missing, a shape that does not fit, a value that is not finite or lies
         outside its support.
     """
-    unknown, missing = sorted(set(values) - set(fields)), [name for name in fields if name not in values]
+    check_mapping("params", values)
+    unknown, missing = sorted(map(str, set(values) - set(fields))), [name for name in fields if name not in values]
     if unknown or missing:
         said = [f"unknown: {', '.join(unknown)}"] if unknown else []
         said += [f"missing: {', '.join(missing)}"] if missing else []
@@ -142,10 +143,7 @@ def check(fields: Fields, values: Mapping[str, object]) -> dict[str, np.ndarray]
 
 
 def _check_value(name: str, field: Field, value: object) -> np.ndarray:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"params: {name} must be numbers of shape {field.shape}, got {value!r}.") from error
+    array = check_real(f"params: {name}", value)
     try:
         array = np.array(np.broadcast_to(array, field.shape))
     except ValueError:

@@ -76,7 +76,8 @@ def as_floats(name: str, values: object, order: str = "C") -> np.ndarray:
         raise ValueError(f"{name} must be a rectangular array of real numbers: {str(error)[:300]}") from None
     if raw.dtype.kind not in REAL:
         raise ValueError(f"{name} must hold real numbers, got dtype {raw.dtype}. Convert it to float first.")
-    return np.array(raw, dtype=np.float64, order=order)
+    with np.errstate(over="ignore"):  # of wider floats: then infinite, which is refused where it matters
+        return np.array(raw, dtype=np.float64, order=order)
 
 
 def _check_whole(name: str, values: object) -> None:

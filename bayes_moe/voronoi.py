@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from scipy import optimize, sparse
 
-from bayes_moe.data import check_real, float64
+from bayes_moe.data import check_array, check_choice, check_mapping, check_real, float64
 from bayes_moe.parameters import Params
 
 RBAR = (1.0, 4.0, 6.0, 7.0)  # rbar(m), m = 1, 2, 3, 4 or more; from 4 on only rbar(m) >= 7 is known
@@ -53,10 +53,8 @@ def cells(params: Params, truth: Params, *, ties: str = "all") -> Array:
     ----------
     arXiv:2305.07572.
     """
-    if ties not in TIES:
-        raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}.")
-    _check(params, truth)
-    params, truth, _ = _of_order_one(params, truth)
+    check_choice("ties", ties, TIES)
+    params, truth, _ = _of_order_one(*_checked(params, truth))
     squared = sum(_squared(params[name], truth[name]) for name in _names(truth))
     nearest = squared == jnp.min(squared, axis=0)
     return nearest if ties == "all" else nearest & (jnp.cumsum(nearest, axis=0) == 1)
@@ -100,10 +98,10 @@ def pieces(
     ----------
     arXiv:2305.07572, the losses of Types I and II.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    check_choice("kind", kind, KINDS)
     rbar = _check_rbar(rbar)
     inside = cells(params, truth, ties=ties)
+    params, truth = _checked(params, truth)
     small, small_truth, exponent = _of_order_one(params, truth)
     weights = inside * small["pi"]
     occupancy = jnp.sum(inside, axis=1)
@@ -164,8 +162,7 @@ def wasserstein(params: Params, truth: Params, *, order: float = 1.0) -> Array:
     """
     if isinstance(order, bool) or not isinstance(order, Real) or not 1 <= order <= HIGHEST:
         raise ValueError(f"order must be at least 1 and at most {HIGHEST}, got {order!r}.")
-    _check(params, truth)
-    params, truth, exponent = _of_order_one(params, truth)
+    params, truth, exponent = _of_order_one(*_checked(params, truth))
     distance = jnp.sqrt(sum(_squared(params[name], truth[name]) for name in _names(truth)))  # (k0, k)
     own = _exponent_of(jnp.max(distance))
     cost = jnp.ldexp(distance, -own) ** order
@@ -202,8 +199,6 @@ def _names(truth: Params) -> list[str]:
 
 def _of_order_one(params: Params, truth: Params) -> tuple[Params, Params, Array]:
     """Both divided by a power of two, which changes no digit, so that squares neither overflow nor vanish."""
-    as_array = partial(jax.lax.convert_element_type, new_dtype=jnp.result_type(float))  # also under a user's vmap
-    params, truth = ({n: as_array(v) for n, v in p.items()} for p in (params, truth))
     sizes = [jnp.max(jnp.abs(one[name])) for one in (params, truth) for name in _names(truth)]
     exponent = _exponent_of(jnp.max(jnp.stack(sizes)))
     small = ({n: v if n == "pi" else jnp.ldexp(v, -exponent) for n, v in p.items()} for p in (params, truth))
@@ -229,13 +224,23 @@ def _squared(values: Array, true_values: Array) -> Array:
     return jnp.sum((two[:, None] - one[None]) ** 2, axis=2)
 
 
-def _check(params: Params, truth: Params) -> None:
-    if set(params) != set(truth) or "pi" not in truth or "c" not in truth:
-        raise ValueError(f"params must hold what truth holds, {', '.join(truth)}; got {', '.join(params)}.")
+def _checked(params: Params, truth: Params) -> tuple[Params, Params]:
+    """Both as arrays, of parameters and shapes that fit together."""
+    names, true_names = set(check_mapping("params", params)), set(check_mapping("truth", truth))
+    if names != true_names or not {"pi", "c"} <= names:
+        raise ValueError(
+            f"params must hold what truth holds, {', '.join(map(str, truth))}; got {', '.join(map(str, params))}."
+        )
+    as_array = partial(jax.lax.convert_element_type, new_dtype=jnp.result_type(float))  # also under a user's vmap
+    params, truth = (
+        {name: as_array(check_array(f"{argument}: {name}", value)) for name, value in values.items()}
+        for argument, values in (("params", params), ("truth", truth))
+    )
     for name in truth:
-        one, two = np.shape(params[name]), np.shape(truth[name])
-        if one[1:] != two[1:] or one[0] != np.shape(params["pi"])[0] or two[0] != np.shape(truth["pi"])[0]:
+        one, two = params[name].shape, truth[name].shape
+        if not one or not two or one[1:] != two[1:] or one[:1] != params["pi"].shape or two[:1] != truth["pi"].shape:
             raise ValueError(
                 f"params: {name} must have shape (k, {', '.join(map(str, two[1:]))}) with k atoms, got {one}; "
                 f"the truth has {two}. For many draws use jax.vmap(loss, (0, None))."
             )
+    return params, truth

@@ -19,7 +19,7 @@ SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMP
 ORDER = (
     ("flags",),
     ("threads", "tables"),
-    ("_numpyro", "tracing", "keys", "compile_cache"),
+    ("_numpyro", "tracing", "keys", "compile_cache", "labels"),
     ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
     ("data",),
     ("dates",),
