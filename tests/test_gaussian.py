@@ -6,13 +6,13 @@ import numpy as np
 import oracle
 import pandas as pd
 import pytest
+from montecarlo import STANDARD_ERRORS, key
 from scipy.integrate import quad
 from scipy.special import logsumexp
 
 from bayes_moe import gaussian_gated, parameters
 
 EXACT = 1e-10
-BAND = 5.0  # standard errors
 SHAPES = [(1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (3, 2, 2)]  # experts, features, responses
 FORMS = ("full", "diagonal", "spherical")
 
@@ -75,14 +75,15 @@ def test_the_conditional_density_integrates_to_one_and_has_the_predicted_moments
     np.testing.assert_allclose(predicted.memberships, moe.memberships(params, x))
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("shape", [(3, 2, 1), (2, 1, 2)])
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "planted error"])
 def test_simulated_moments_are_those_of_the_mixture(shape, wrong):
     moe, params, *_ = draw_case("full", shape, seed=2)
     n = 40_000
-    x, y = moe.simulate_joint(5, params, n)
+    x, y = moe.simulate_joint(key(5), params, n)
     if wrong:
-        y = moe.simulate(6, params | {"nu": 1.1 * params["nu"], "b": params["b"] + 0.05}, x)
+        y = moe.simulate(key(6), params | {"nu": 1.1 * params["nu"], "b": params["b"] + 0.05}, x)
     points = np.column_stack([x, y])
     atoms = oracle.joint_atoms(params)
     mean = sum(w * m for w, m, _ in atoms)
@@ -90,16 +91,17 @@ def test_simulated_moments_are_those_of_the_mixture(shape, wrong):
     products = points[:, :, None] * points[:, None, :]
     z = np.abs(points.mean(0) - mean) / (points.std(0) / np.sqrt(n))
     zz = np.abs(products.mean(0) - second) / (products.std(0) / np.sqrt(n))
-    assert (max(z.max(), zz.max()) > BAND) == wrong
+    assert (max(z.max(), zz.max()) > STANDARD_ERRORS) == wrong
 
 
+@pytest.mark.statistical
 def test_simulation_given_x_follows_the_conditional_moments():
     moe, params, *_ = draw_case("diagonal", (3, 2, 1), seed=3)
     x = np.repeat([[0.3, -0.2]], 40_000, axis=0)
-    y, predicted = moe.simulate(1, params, x), moe.predict(params, x[:1])
-    assert abs(y.mean() - predicted.mean[0]) < BAND * predicted.sd[0] / 200
+    y, predicted = moe.simulate(key(1), params, x), moe.predict(params, x[:1])
+    assert abs(y.mean() - predicted.mean[0]) < STANDARD_ERRORS * predicted.sd[0] / 200
     assert abs(y.std() / predicted.sd[0] - 1) < 0.05
-    np.testing.assert_array_equal(y, moe.simulate(1, params, x))
+    np.testing.assert_array_equal(y, moe.simulate(key(1), params, x))
 
 
 def test_labels_name_what_the_free_coordinate_is():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from montecarlo import STANDARD_ERRORS, key
 
 from bayes_moe import contaminated, information, parameters
 from bayes_moe.information import strong_identifiability
@@ -16,7 +17,6 @@ TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}
 BLOCKS = ("tau", "beta", "eta")
 
 EXACT = 1e-8
-STANDARD_ERRORS = 5.0
 SLOPE = 0.02  # between a measured Cramér–Rao slope and the reference
 POWER = 0.05  # between an exponent of the distance from the frozen expert and its limit
 
@@ -57,7 +57,7 @@ def score_z(drawn_at):
     """Return z-scores of the mean products of simulated scores at the truth against the Fisher information."""
     moe, x = build(), draw_x(5000)
     truth = moe.params(**TRUTH)
-    y = moe.simulate(1, moe.params(**(TRUTH | drawn_at)), x)
+    y = moe.simulate(key(1), moe.params(**(TRUTH | drawn_at)), x)
     with jax.enable_x64(True):
         scores = Objective(moe, moe.observe(x, y)).scores(np.asarray(parameters.flatten(moe.fields, truth)))
     products = scores[:, :, None] * scores[:, None, :]
@@ -65,6 +65,7 @@ def score_z(drawn_at):
     return np.abs(products.mean(axis=0) - information.fisher(moe, truth, x)) / spread
 
 
+@pytest.mark.statistical
 def test_information_is_the_mean_product_of_scores():
     assert score_z({}).max() < STANDARD_ERRORS
     assert score_z({"tau": -1.0}).max() > STANDARD_ERRORS
