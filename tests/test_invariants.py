@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from gaussian_cases import CENTRE, MOE
+from montecarlo import key
 
 from bayes_moe import contaminated, diagnostics, invariants, nuts, voronoi
 
@@ -15,7 +16,7 @@ X, Y = MOE.simulate_joint(0, CENTRE, 5)
 
 def draws(seed=0):
     """Return independent draws around the centre."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(key(seed))
     out = {name: value + 0.05 * rng.normal(size=(CHAINS, DRAWS, *value.shape)) for name, value in CENTRE.items()}
     for name in ("pi", "Gamma", "nu"):
         out[name] = CENTRE[name] * np.exp(0.05 * rng.normal(size=out[name].shape))
@@ -31,7 +32,7 @@ def permuted(posterior, order):
 
 
 def tree(posterior):
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(key(1))
     lp, energy = rng.normal(size=(2, CHAINS, DRAWS))
     stats = {"lp": lp, "energy": energy, "diverging": np.zeros((CHAINS, DRAWS), bool)}
     return arviz_base.from_dict({"posterior": posterior, "sample_stats": stats})
@@ -39,7 +40,7 @@ def tree(posterior):
 
 def orders(each_draw):
     """Return an order for each draw at random, or for each chain one that it keeps."""
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(key(2))
     shape = (CHAINS, DRAWS, 3) if each_draw else (CHAINS, 1, 3)
     return np.broadcast_to(np.argsort(rng.random(shape), axis=2), (CHAINS, DRAWS, 3))
 
@@ -76,6 +77,7 @@ def check(posterior):
     return diagnostics.check(idata, invariants.invariants(MOE, idata, X, Y, CENTRE))
 
 
+@pytest.mark.statistical
 def test_the_gate_on_them_forgives_switched_labels_and_nothing_else():
     switched = permuted(draws(), orders(each_draw=False))
     assert not diagnostics.check(tree(switched)).passed
@@ -88,6 +90,7 @@ def test_the_gate_on_them_forgives_switched_labels_and_nothing_else():
     assert any("constant chain" in reason for reason in check(stuck).reasons)
 
 
+@pytest.mark.statistical
 def test_the_gate_still_counts_divergences():
     idata = tree(draws())
     found = invariants.invariants(MOE, idata, X, Y)
@@ -103,13 +106,14 @@ def test_experts_that_have_labels_are_refused():
 # Chains from several starts ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.statistical
 def test_chains_start_from_each_mode_in_turn():
     """Each chain keeps the labels of the start it was given: modes that differ in labels alone are as likely."""
     far = CENTRE | {"nu": np.full(3, 0.01), "Gamma": np.full((3, 1, 1), 0.01)}
     x, y = MOE.simulate_joint(3, far, 200)
     starts = [{name: value[list(order)] for name, value in far.items()} for order in ((0, 1, 2), (2, 1, 0))]
     idata = nuts.sample(
-        MOE, x, y, rng_key=0, init=starts, num_chains=4, num_warmup=100, num_samples=50, progress_bar=False
+        MOE, x, y, rng_key=key(0), init=starts, num_chains=4, num_warmup=100, num_samples=50, progress_bar=False
     )
     first = idata["posterior"]["c"].values[:, -1, 0, 0]
     assert sorted(np.round(first).tolist()) == [-2.0, -2.0, 2.0, 2.0]
