@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -138,6 +139,8 @@ def one_blas_thread() -> Iterator[None]:
     """
     with _Held.lock:
         _Held.holders += 1
+        if _Held.holders == 1:
+            _Held.undo.append(functools.partial(_drop_filters, list(warnings.filters)))
         blas = _libraries("blas", len(sys.modules))
         if any(library.num_threads > 1 for library in blas.lib_controllers):
             limit = blas.limit(limits=1)  # again where another library was loaded since
@@ -149,6 +152,13 @@ def one_blas_thread() -> Iterator[None]:
             _Held.holders -= 1
             while not _Held.holders and _Held.undo:
                 _Held.undo.pop()()
+
+
+def _drop_filters(before: list[tuple]) -> None:
+    """Take out of the process's warning filters what SciPy's line searches leave there when two run side by side."""
+    for each in [each for each in warnings.filters if each not in before]:
+        if each[2].__name__ == "LineSearchWarning":
+            warnings.filters.remove(each)
 
 
 def until_last(setting: Callable[[], Callable[[], None]]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +144,21 @@ def test_a_blas_loaded_since_is_looked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "loaded_since", object())
     with threads.one_blas_thread():
         assert threads._libraries.cache_info().misses == looks + 1
+
+
+def test_line_searches_side_by_side_leave_no_filter():
+    from scipy.optimize._linesearch import LineSearchWarning
+
+    before, first, second = list(warnings.filters), warnings.catch_warnings(), warnings.catch_warnings()
+    with threads.one_blas_thread():
+        first.__enter__()
+        warnings.simplefilter("ignore", LineSearchWarning)
+        second.__enter__()
+        warnings.simplefilter("ignore", LineSearchWarning)
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert list(warnings.filters) != before
+    assert list(warnings.filters) == before
 
 
 class Stop(Exception):
