@@ -8,12 +8,11 @@ import numpy as np
 
 from bayes_moe.voronoi import RBAR
 from comparisons import rates
+from comparisons.rows import OCCUPANCY, PARAMETERS
 from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 from comparisons.summary import POINT, Rows
 
-PARAMETERS = ("pi", "c", "Gamma", "a", "b", "nu")
-OCCUPANCY = "error_occupancy_"  # column of a cell's number of atoms, before the cell's own number
 FEWEST = 5  # cells at a size, below which it is left out of a slope
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from comparisons import summary
 from comparisons.store import Store
 from comparisons.study import Cell, Study
@@ -12,6 +14,7 @@ Results = tuple[Study, Store]
 CELL = ("regime", "n", "replicate", "estimator")
 
 
+@np.errstate(over="ignore")  # of a square, where an error is large
 def table(first: Results, second: Results) -> str:
     """How many fits both hold, how many of them agree, and the slopes of both.
 

@@ -18,6 +18,8 @@ from comparisons.valid import Invalid
 
 FORMAT = 1
 MOST_CELLS = 10**9
+LARGE = 1e100  # bound or scale
+STEEP = 100.0  # exponent
 TITLE = 2000  # letters of a title or an assumption
 
 
@@ -198,7 +200,7 @@ def read(about: Mapping[str, object], sizes: Sequence[Mapping[str, object]], fou
 def _read_regime(value: object, what: str) -> dict[str, object]:
     about = valid.mapping(value, what, lambda part, _: part)
     fields = valid.mapping(about.get("fields"), "fields", _read_shape)
-    exponents = valid.mapping(about.get("exponents"), "exponents", valid.number)
+    exponents = valid.mapping(about.get("exponents"), "exponents", lambda x, name: valid.number(x, name, -STEEP, STEEP))
     if not isinstance(about.get("bounded"), bool):
         raise Invalid("bounded must be true or false")
     return {
@@ -236,7 +238,7 @@ def _read_size(about: Mapping[str, object], regime: Mapping[str, object]) -> AtS
 
 
 def _read_positive(value: object, what: str) -> dict[str, float]:
-    return valid.mapping(value, what, lambda part, name: valid.number(part, name, low=1e-300))
+    return valid.mapping(value, what, lambda part, name: valid.number(part, name, 1 / LARGE, LARGE))
 
 
 def _read_flag(value: object, what: str) -> bool:

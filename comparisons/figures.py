@@ -121,7 +121,7 @@ def rates_figure(rows: summary.Rows, study: Study, held: Held | None = None, sta
         The panels; all that have an exponent by default.
     statistic : "median", "mean" or "rmse"
     """
-    held = held or {regime: regime.exponents for regime in _ran(rows, study)}
+    held = held or {regime: regime.exponents for regime in _ran(rows, study) if regime.exponents}
     note = f"{statistic} error with 95% bootstrap bands; numbers: log-log slopes"
     if any(regime.scales for regime in held):
         note += f"; shaded: the asymptotic window (bound below {rates.WINDOW:.0%} of the parameter)"
@@ -135,7 +135,7 @@ def rates_figure(rows: summary.Rows, study: Study, held: Held | None = None, sta
 @mpl.rc_context(STYLE)
 def contraction_figure(rows: summary.Rows, study: Study) -> Figure | None:
     """How fast the posterior contracts: error of its mean, expected loss, 95% radius; None without posteriors."""
-    held = {regime: regime.exponents for regime in _ran(rows, study) if _posteriors(rows, regime)}
+    held = {r: r.exponents for r in _ran(rows, study) if r.exponents and _posteriors(rows, r)}
     if not held:
         return None
     figure, axes = _grid(study, held, "posterior contraction: medians over data sets, with 95% bands and slopes")

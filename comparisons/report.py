@@ -44,6 +44,7 @@ MESSAGE = 1000  # letters of an error message
 MESSAGES = 10  # distinct error messages shown
 
 
+@np.errstate(over="ignore", invalid="ignore")  # an error may be so large that its square is infinite
 def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
     """Write the report of a study.
 
@@ -90,8 +91,9 @@ def write(study: Study, store: Store, folder: Path | None = None) -> list[Path]:
 
 def draw(rows: summary.Rows, study: Study, efficiency: Sequence[dict]) -> dict[str, Figure | None]:
     """Return the figures by name."""
+    several = len(summary.sizes_of(rows)) > 1
     return {
-        "rates": figures.rates_figure(rows, study) if len(summary.sizes_of(rows)) > 1 else None,
+        "rates": figures.rates_figure(rows, study) if several and any(r.exponents for r in study.regimes) else None,
         "contraction": figures.contraction_figure(rows, study),
         "efficiency": figures.efficiency_figure(efficiency, study),
         "coverage": figures.coverage_figure(rows, study),

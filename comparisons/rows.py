@@ -7,12 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 
 from comparisons import valid
-from comparisons.study import Cell
+from comparisons.study import Cell, Regime
 from comparisons.valid import Invalid
 
 KEY = re.compile(r"[0-9a-f]{64}")
 STATUS = 100  # letters
 OWN = ("id", "seconds", *(field.name for field in fields(Cell)))  # columns that are not the estimator's
+OCCUPANCY = "error_occupancy_"  # column of the atoms in a true atom's cell, before the cell's number
+PARAMETERS = ("pi", "c", "Gamma", "a", "b", "nu")  # whose errors are kept by cell
+MOST_ATOMS = 10_000
+LARGE = 1e150  # error whose square is a number still
 MEASURES = ("error", "loss", "radius")
 
 
@@ -100,28 +104,28 @@ def _check_columns(values: Mapping[str, object], taken: Collection[str] = ()) ->
             raise Invalid(f"{name!r} is the name of a column of its identity: call it otherwise")
 
 
-def check_measured(payload: Mapping[str, object], exponents: Mapping[str, float], names: Mapping[str, object]) -> None:
+def check_measured(payload: Mapping[str, object], n: int, regime: Regime) -> None:
     """Refuse a result that lacks what tables and figures read of it.
 
     Parameters
     ----------
     payload : dict
         Of a fit that ended with a result.
-    exponents : mapping
-        The regime's errors by name.
-    names : mapping
-        The fitted parameters by name.
+    n : int
+    regime : Regime
+        Or one that was read as data.
 
     Raises
     ------
     Invalid
     """
+    exponents, names = regime.exponents, regime.moe.fields
     needed = [f"{kind}_{name}" for kind in MEASURES for name in exponents]
     needed += [f"spread_{name}" for name in exponents if name in names]
     for column in needed:
-        valid.number(payload.get(column), column)
+        valid.number(payload.get(column), column, -LARGE, LARGE)
     for column in (f"error_{name}" for name in names):
-        valid.number(payload.get(column, 0.0), column)
+        valid.number(payload.get(column, 0.0), column, -LARGE, LARGE)
     for column in ("log_likelihood", "likelihood_ratio"):
         valid.number(payload.get(column, 0.0), column, finite=False)
     for name in names:
@@ -132,3 +136,16 @@ def check_measured(payload: Mapping[str, object], exponents: Mapping[str, float]
             if valid.number(payload.get(cover, 0.0), cover, low=0.0) > 1:
                 raise Invalid(f"{cover} must be a share")
             valid.number(payload.get(width, 0.0), width, finite=False)
+    held = [column for column in payload if column.startswith(OCCUPANCY)]
+    if held:
+        _check_atoms(payload, len(held), len(regime.vanishing(n)))
+
+
+def _check_atoms(payload: Mapping[str, object], count: int, atoms: int) -> None:
+    """Refuse errors by the cells of a mixture's atoms that are not those of every atom."""
+    if count != atoms:
+        raise Invalid(f"it has {count} columns {OCCUPANCY}*, for {atoms} true atoms")
+    for j in range(atoms):
+        valid.number(payload.get(f"{OCCUPANCY}{j}"), f"{OCCUPANCY}{j}", 0.0, MOST_ATOMS)
+        for name in PARAMETERS:
+            valid.number(payload.get(f"error_{name}_{j}"), f"error_{name}_{j}", -LARGE, LARGE)

@@ -210,7 +210,7 @@ class Store:
             return None
         regime = self.study.regime(row.cell.regime)
         try:
-            return rows.check_measured(row.payload, regime.exponents, regime.moe.fields)
+            return rows.check_measured(row.payload, row.cell.n, regime)
         except Invalid as error:
             return error
 

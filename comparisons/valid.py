@@ -63,16 +63,17 @@ def whole(value: object, what: str, low: int = 0, high: int = BIGGEST) -> int:
     return value
 
 
-def number(value: object, what: str, low: float = -math.inf, *, finite: bool = True) -> float:
-    """Number, not below a bound."""
+def number(value: object, what: str, low: float = -math.inf, high: float = math.inf, *, finite: bool = True) -> float:
+    """Number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Invalid(f"{what} must be a number")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
-    if finite and not math.isfinite(found) or found < low:
-        raise Invalid(f"{what} must be a {'finite ' * finite}number" + f" of at least {low:g}" * (low > -math.inf))
+    if (finite and not math.isfinite(found)) or found < low or found > high:
+        limits = f" from {low:g}" * math.isfinite(low) + f" up to {high:g}" * math.isfinite(high)
+        raise Invalid(f"{what} must be a {'finite ' * finite}number{limits}")
     return found
 
 

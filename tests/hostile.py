@@ -1,5 +1,6 @@
 """Results folders as a stranger may make them: whole ones of made-up fits, and ways to spoil them."""
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import replace
@@ -47,7 +48,7 @@ def drawing():
 
 def change_row(file, **columns):
     """Change columns of the first row, and give it the checksum that fits."""
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         names = ("id", "identity", "status", "payload", "provenance")
         row = connection.execute(f"SELECT {', '.join(names)} FROM cells ORDER BY rowid LIMIT 1").fetchone()
         new = dict(zip(names, row, strict=True)) | columns
@@ -55,14 +56,12 @@ def change_row(file, **columns):
         total = salvage.checksum(values) if all(isinstance(v, str) for v in values) else "0"
         sets = ", ".join(f"{name} = ?" for name in (*names, "checksum"))
         connection.execute(f"UPDATE cells SET {sets} WHERE id = ?", (*values, total, row[0]))
-    connection.close()
 
 
 def change_json(file, column, change):
     """Change the JSON of a column of the first row."""
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         (text,) = connection.execute(f"SELECT {column} FROM cells ORDER BY rowid LIMIT 1").fetchone()
-    connection.close()
     value = json.loads(text)
     change(value)
     change_row(file, **{column: json.dumps(value)})
@@ -70,23 +69,20 @@ def change_json(file, column, change):
 
 def change_meta(file, key, value):
     """Set what is kept beside the fits, with the checksum that fits."""
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, value, salvage.checksum((key, value))))
-    connection.close()
 
 
 def meta(file, key):
     """What is kept beside the fits."""
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         (value,) = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    connection.close()
     return value
 
 
 def run_sql(file, *statements):
     """Change the file as its tables."""
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         for statement in statements:
             connection.execute(statement)
-    connection.close()

@@ -244,6 +244,7 @@ ROWS = {
     "infinity": (payload(loss_beta=float("inf")), "loss_beta must be a finite number"),
     "a number as text": (payload(error_eta="0.5"), "error_eta must be a number"),
     "a number beyond floats": (payload(radius_eta=10**400), "radius_eta must be a finite number"),
+    "a number beyond squares": (payload(error_tau=1e200), "error_tau must be a finite number from -1e+150"),
     "no error": (lacking("payload", "error_tau"), "error_tau must be a number"),
     "no spread": (lacking("payload", "spread_eta"), "spread_eta must be a number"),
     "no status": (lacking("payload", "status"), "status must be a text"),
@@ -251,7 +252,7 @@ ROWS = {
     "coverage of two": (payload(cover_tau=2.0, width_tau=1.0), "cover_tau must be a share"),
     "coverage without width": (payload(cover_tau=1.0), "it needs both of cover_tau and width_tau"),
     "another's identity": (payload(n=70), "'n' is the name of a column of its identity"),
-    "time that ran back": (provenance(seconds=-1.0), "seconds must be a finite number of at least 0"),
+    "time that ran back": (provenance(seconds=-1.0), "seconds must be a finite number from 0"),
     "provenance that is a list": (provenance(commit=[1]), "commit in its provenance must be a number or a text"),
     "a key that is none": (lambda file: change_row(file, id="x"), "its key must be 64 hexadecimal digits"),
 }
@@ -487,3 +488,32 @@ def test_salvage_takes_no_fits_of_another_text(file):
         Store(file, replace(STUDY, name="other"))
     with pytest.raises(StoreError):
         Store(file, reading=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"error_occupancy_0": 1.0}, "it has 1 columns error_occupancy_*, for 3 true atoms"),
+        ({f"error_occupancy_{j}": 1.0 for j in range(3)}, "error_pi_0 must be a number"),
+        ({f"error_occupancy_{j}": -4.0 for j in range(3)}, "error_occupancy_0 must be a finite number from 0"),
+        ({f"error_occupancy_{j}": 1e300 for j in range(3)}, "error_occupancy_0 must be a finite number from 0"),
+        ({f"error_occupancy_{j + 1}": 1.0 for j in range(3)}, "error_occupancy_0 must be a number"),
+    ],
+)
+def test_cells_of_atoms_that_are_none_are_left_out(file, columns, says):
+    for n in (50, 60, 70):
+        about(f"size {n} only", lambda d: d.update(vanishing=[True, False, False]))(file)
+    payload(**columns)(file)
+    count, left_out = read(file)
+    assert count == len(CELLS) - 1
+    assert says in left_out
+
+
+def test_a_report_of_absurd_numbers_warns_of_nothing(file, monkeypatch, tmp_path):
+    monkeypatch.setattr(rates, "RESAMPLES", 50)
+    monkeypatch.setattr(report, "_embed", lambda figure: "")
+    monkeypatch.setattr(figures, "save", lambda figure, *paths: None)
+    for values in ({"error_tau": 1e150, "error_beta": 0.0}, {"error_eta": -1.0}):
+        payload(**values)(file)
+        with Store(file, reading=True) as store:
+            assert report.write(store.study, store)[0].stat().st_size > 1000
