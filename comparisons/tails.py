@@ -4,7 +4,8 @@ Student's interval of a mean supposes that the mean of few errors is nearly norm
 samples lack the rare errors that make the mean, and such intervals held the truth in 40 to 90% of trials. So the errors
 of all sizes, each over its size's median, are pooled; above their upper tenth they are taken for a power law, whose
 index Hill's estimator gives. Trials from that law with the same numbers of replicates say how many standard errors hold
-95%. Where the index says that the variance may be infinite, or errors are too few to say, there is no interval.
+95%. There is no interval where the index says that the variance may be infinite, where errors are too few to say, or
+where the largest at a size is hardly a draw from the law of the others: then the sizes have no one law.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ KNOWN = 8  # errors at a size below which its median is too uncertain a unit
 FEWEST = 40  # pooled errors, below which their tail can't be judged
 SHARE = 0.1  # of them, taken for the tail
 HEAVY = 0.5  # tail index from which the variance is infinite
+ALIEN = 0.1  # p-value of a size's largest error under the law of the others, below which the sizes have no one law
 TRIALS = 1000
 EXACT = 1e-24  # variance of a log mean that is rounding alone
 Influence = tuple[float, np.ndarray]  # a mean, and how much each replicate moves its logarithm
@@ -53,6 +55,13 @@ class Tail:
         top = self.count * self.body[-1] / (1 - self.index)
         return float((self.body.sum() + top) / (len(self.body) + self.count))
 
+    def beyond(self, term: float) -> float:
+        """Probability of a larger term."""
+        every = len(self.body) + self.count
+        if term <= self.body[-1]:
+            return 1 - np.searchsorted(self.body, term) / every
+        return self.count / every * float(term / self.body[-1]) ** (-1 / max(self.index, 1e-9))
+
     def draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
         """Draw terms."""
         place = rng.integers(len(self.body) + self.count, size=size)
@@ -71,13 +80,29 @@ def tail(terms: Sequence[np.ndarray]) -> Tail | None:
         For each size, what is averaged.
     """
     medians = [float(np.median(part)) for part in terms]
-    pooled = [part / unit for part, unit in zip(terms, medians, strict=True) if len(part) >= KNOWN and unit > 0]
-    if min(medians) <= 0 or sum(map(len, pooled)) < FEWEST:
+    if min(medians) <= 0:
         return None
-    every = np.sort(np.concatenate(pooled))
+    parts = [part / unit for part, unit in zip(terms, medians, strict=True)]
+    known = [part for part in parts if len(part) >= KNOWN]
+    if sum(map(len, known)) < FEWEST or any(_alien(place, parts) for place in range(len(parts))):
+        return None
+    return _fit(known)
+
+
+def _fit(parts: Sequence[np.ndarray]) -> Tail:
+    every = np.sort(np.concatenate(parts))
     count = int(np.ceil(SHARE * len(every)))
     body, top = every[:-count], every[-count:]
     return Tail(body, count, float(np.log(top / body[-1]).mean()))
+
+
+def _alien(place: int, parts: Sequence[np.ndarray]) -> bool:
+    """Whether the largest term at a size is too large for the law of the other sizes, if these say enough of it."""
+    others = [part for k, part in enumerate(parts) if k != place and len(part) >= KNOWN]
+    if sum(map(len, others)) < FEWEST:
+        return False
+    chance = 1 - (1 - _fit(others).beyond(float(parts[place].max()))) ** len(parts[place])
+    return chance < ALIEN / len(parts)
 
 
 def multiplier(found: Tail, weights: np.ndarray, counts: Sequence[int], level: float, seed: int) -> float:
