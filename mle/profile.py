@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,18 @@ from scipy import optimize, stats
 from bayes_moe import parameters
 from bayes_moe.data import float64
 from bayes_moe.moe import MoE
-from mle.fit import Fit
+from mle import saturation
+from mle.fit import REPLICATED, Fit
 from mle.objective import Objective, maximise
 from mle.problem import lives_on_the_line, pose
 
 STEPS = 30  # Newton steps for one end of an interval
 CLOSE = 1e-7  # log likelihood to which an end is found
 LONGEST = 2.0  # standard errors of any coordinate that one Newton step may take
+BETTER = 1e-3  # log likelihood by which another branch must beat the level, or the fit itself
+ROUNDS = 4  # times that an end moves on along a better branch before it is called open
+ENDS = 3  # other ends of the fit that branches begin from
+OUT = 30.0  # how many times as large a row of coefficients becomes, to begin a branch near infinity
 REACH = 50.0  # standard errors from the estimate at which the search for an end stops: the interval is open there
 
 
@@ -36,6 +42,17 @@ def intervals(
     {t: 2 [l(estimate) - max over all other coordinates of l, with this one at t] <= q}, q the chi-square quantile with
     one degree of freedom. They follow any smooth change of the parameter, and a skew likelihood, as Wald's do not. The
     maximum is over all values: bounds of the fit do not bind here, and an end may lie beyond them.
+
+    An end is found on the branch of maxima that continues from the estimate. There the other coordinates climb again,
+    from the fit's other distinct ends and from each row of coefficients far out; where one of these branches is still
+    above the level, the end moves on along it, and if the likelihood is higher than the fit's, :class:`NotHighest`
+    warns. What no such start reaches is not seen: intervals may still be too short, never too long.
+
+    Notes
+    -----
+    Coverage is nominal where the model is regular and n is large. In the homogeneous regime (n = 2,000, 47 of 100 data
+    sets with a certified maximum) intervals of tau at 95%, on the first branch alone, held the truth in 81%, Wald's in
+    89%.
 
     Parameters
     ----------
@@ -77,12 +94,27 @@ def intervals(
     objective = pose(moe, x, y, weights)
     centre = np.asarray(parameters.flatten(moe.fields, fit.params))
     objective.check_fit(centre, fit.log_likelihood)
-    curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood, float(stats.chi2.ppf(level, 1) / 2))
+    fall, others = float(stats.chi2.ppf(level, 1) / 2), _other_ends(fit)
+    curve = _Curve(objective, centre, fit.covariance, fit.log_likelihood, fall, others)
     where, out = parameters.blocks(moe.fields), {}
     for name in names or real:
         ends = [[curve.end(j, sign) for sign in (-1.0, 1.0)] for j in range(where[name].start, where[name].stop)]
         out[name] = np.reshape(ends, (*fit.params[name].shape, 2))
     return out
+
+
+class NotHighest(UserWarning):
+    """A higher log likelihood than that of the fit was met on the way: the fit is a local maximum."""
+
+
+def _other_ends(fit: Fit) -> list[np.ndarray]:
+    """Where starts ended that did not reach the best log likelihood, one for each distinct end."""
+    lowest, out = fit.log_likelihood, []
+    for start in fit.starts:
+        if -np.inf < start.log_likelihood < lowest - REPLICATED:
+            lowest = start.log_likelihood
+            out.append(start.free)
+    return out[:ENDS]
 
 
 @dataclass(frozen=True)
@@ -94,6 +126,7 @@ class _Curve:
     covariance: np.ndarray
     top: float
     fall: float
+    others: list[np.ndarray]
 
     @property
     def level(self) -> float:
@@ -102,10 +135,63 @@ class _Curve:
 
     def end(self, j: int, sign: float) -> float:
         """Value of coordinate ``j`` where its profile reaches the level, below or above the estimate."""
-        found = self._newton(j, sign)
-        return self._bisection(j, sign) if found is None else found
+        branch = self._newton(j, sign)
+        end = None if branch is None else float(branch[j])
+        if branch is None:
+            end, branch = self._bisection(j, sign, 0.0, self.centre)
+        for _ in range(ROUNDS):
+            starts = self._branches(branch)
+            if np.isinf(end) or not starts:
+                return end
+            value, higher = max((self._at(j, end, begin) for begin in starts), key=_height)
+            if value < self.level + BETTER:
+                return end
+            self._warn_if_higher(j, end, value)
+            end, branch = self._bisection(j, sign, abs(end - self.centre[j]) / self._errors[j], higher)
+        return float(sign * np.inf)
 
-    def _newton(self, j: int, sign: float) -> float | None:
+    def _warn_if_higher(self, j: int, t: float, value: float) -> None:
+        if value > self.top + BETTER:
+            name = parameters.labels(self.objective.moe.fields)[j]
+            said = f"at {name} = {t:.6g} the log likelihood reaches {value:.6f}, above the fit's {self.top:.6f}"
+            warnings.warn(f"{said}: fit again with more starts, or from there.", NotHighest, stacklevel=5)
+
+    @property
+    def _errors(self) -> np.ndarray:
+        return np.sqrt(np.diag(self.covariance))
+
+    def _branches(self, branch: np.ndarray) -> list[np.ndarray]:
+        """Where the other coordinates begin: at other ends, and with a row of coefficients far out."""
+        out = list(self.others)
+        for row in saturation.rows(self.objective.moe):
+            moved = branch.copy()
+            moved[row] *= OUT
+            out.append(moved)
+        return out
+
+    def _at(self, j: int, t: float, begin: np.ndarray) -> tuple[float, np.ndarray]:
+        """Highest log likelihood with coordinate ``j`` at t that a climb in the others reaches, and where."""
+        free, errors = np.arange(len(begin)) != j, self._errors
+
+        def whole(rest: np.ndarray) -> np.ndarray:
+            return np.insert(begin[free] + errors[free] * rest, j, t)
+
+        def value_and_grad(rest: np.ndarray) -> tuple[float, np.ndarray]:
+            value, grad = self.objective.value_and_grad(whole(rest))
+            return value, (grad * errors)[free]
+
+        def hessian(rest: np.ndarray) -> np.ndarray:
+            return (self.objective.hessian(whole(rest)) * np.outer(errors, errors))[np.ix_(free, free)]
+
+        try:
+            with np.errstate(all="ignore"):
+                start = np.zeros(free.sum())
+                result = maximise(value_and_grad, start, self.objective.total, hessian=hessian, max_iter=100, gtol=1e-9)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return -np.inf, begin
+        return (float(result.fun) if np.isfinite(result.fun) else -np.inf), whole(result.x)
+
+    def _newton(self, j: int, sign: float) -> np.ndarray | None:
         """Solve l = level, dl/d(others) = 0; None where that fails, or ends where the others are not at a maximum."""
         errors = np.sqrt(np.diag(self.covariance))
         point = self.centre + sign * np.sqrt(2 * self.fall) * self.covariance[:, j] / errors[j]
@@ -118,7 +204,7 @@ class _Curve:
             inner = hessian[np.ix_(others, others)]
             if abs(value - self.level) < CLOSE and np.max(np.abs(grad * errors)[others]) < np.sqrt(CLOSE):
                 inside = np.linalg.eigvalsh(inner)[-1] < 0 and sign * (point[j] - self.centre[j]) > 0
-                return float(point[j]) if inside else None
+                return point if inside else None
             try:
                 step = -np.linalg.solve(
                     np.vstack([grad, hessian[others]]), np.concatenate([[value - self.level], grad[others]])
@@ -128,31 +214,23 @@ class _Curve:
             point = point + step / max(1.0, np.max(np.abs(step) / errors) / LONGEST)
         return None
 
-    def _bisection(self, j: int, sign: float) -> float:
-        """Go out until the profile is below the level, then bisect."""
-        error, others = np.sqrt(self.covariance[j, j]), np.arange(len(self.centre)) != j
-        found = {float(self.centre[j]): self.centre[others]}  # by value: the others start where a neighbour's ended
+    def _bisection(self, j: int, sign: float, steps: float, branch: np.ndarray) -> tuple[float, np.ndarray]:
+        """Go out along a branch, from so many standard errors on, until it is below the level, then bisect."""
+        error = self._errors[j]
+        found = {float(branch[j]): branch}  # by value: the others start where a neighbour's ended
 
         def above(t: float) -> float:
-            def whole(rest: np.ndarray) -> np.ndarray:
-                return np.insert(rest, j, t)
+            value, found[float(t)] = self._at(j, t, found[min(found, key=lambda seen: abs(seen - t))])
+            return value - self.level
 
-            def value_and_grad(rest: np.ndarray) -> tuple[float, np.ndarray]:
-                value, grad = self.objective.value_and_grad(whole(rest))
-                return value, grad[others]
+        inner, steps = steps, steps + 1.0
+        while above(self.centre[j] + sign * error * steps) > 0:
+            if steps >= REACH:
+                return float(sign * np.inf), branch
+            inner, steps = steps, min(2 * steps, REACH)
+        t = optimize.brentq(above, *(self.centre[j] + sign * error * s for s in (inner, steps)), xtol=1e-8 * error)
+        return float(t), found[min(found, key=lambda seen: abs(seen - t))]
 
-            def hessian(rest: np.ndarray) -> np.ndarray:
-                return self.objective.hessian(whole(rest))[np.ix_(others, others)]
 
-            start = found[min(found, key=lambda seen: abs(seen - t))]
-            result = maximise(value_and_grad, start, self.objective.total, hessian=hessian, gtol=1e-9)
-            found[float(t)] = result.x
-            return result.fun - self.level
-
-        inner, outer, steps = self.centre[j], self.centre[j] + sign * error, 1.0
-        while above(outer) > 0:
-            if steps == REACH:
-                return float(sign * np.inf)
-            steps = min(2 * steps, REACH)
-            inner, outer = outer, self.centre[j] + sign * error * steps
-        return float(optimize.brentq(above, inner, outer, xtol=1e-8 * error))
+def _height(place: tuple[float, np.ndarray]) -> float:
+    return place[0]

@@ -38,7 +38,7 @@ def at_infinity(objective: Objective, free: np.ndarray, suspects: np.ndarray) ->
     if not suspects.any():
         return out
     least = objective.value(free) - LOSS
-    for row in _rows(objective.moe):
+    for row in rows(objective.moe):
         mine = row[suspects[row]]
         if not len(mine):
             continue
@@ -55,7 +55,7 @@ def _outwards(objective: Objective, free: np.ndarray, places: np.ndarray) -> flo
     return objective.value(objective.coordinates.uncentred(moved))
 
 
-def _rows(moe: MoE) -> Iterator[np.ndarray]:
+def rows(moe: MoE) -> Iterator[np.ndarray]:
     """Places of the coordinates of each score: a row of slopes, the gate's with its intercept."""
     where = parameters.blocks(moe.fields)
     own = {name: np.arange(where[name].start, where[name].stop).reshape(f.free_shape) for name, f in moe.fields.items()}

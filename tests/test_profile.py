@@ -4,6 +4,7 @@ import numpy as np
 import oracle
 import pytest
 from scipy import optimize, stats
+from scipy.special import log_expit, log_softmax
 
 from bayes_moe import contaminated, gaussian_gated
 from mle import criteria, em, newton, profile, uncertainty
@@ -79,6 +80,49 @@ def test_an_interval_without_an_end_is_open():
     found = profile.intervals(moe, fit, x, y, names=["tau"], level=0.95)["tau"][0]
     assert np.isinf(found[1])
     assert found[0] < fit.params["tau"][0]
+
+
+def quick_profile(x, y, start, j, t):
+    """Maximum over all coordinates but one of the log likelihood, in NumPy for all observations at once."""
+    known, others, rows = log_softmax(x @ ETA0.T, axis=1), np.arange(start.size) != j, np.arange(len(y))
+
+    def negative(rest):
+        free = np.insert(rest, j, t)
+        gate = free[0] + x @ free[1:3]
+        logits = np.column_stack([np.tanh(x @ free[3:].reshape(2, 2).T), np.zeros(len(y))])
+        own = log_softmax(logits, axis=1)[rows, y]
+        return -np.logaddexp(log_expit(-gate) + known[rows, y], log_expit(gate) + own).sum()
+
+    return -optimize.minimize(negative, start[others], method="BFGS", options={"gtol": 1e-4}).fun
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Few observations, where branches of maxima cross; a fit for each of two seeds."""
+    moe, out = contaminated(ETA0, activation="tanh"), {}
+    for seed in (2, 4):
+        x = np.random.default_rng(seed).normal(size=(150, 2))
+        y = moe.simulate(seed, moe.params(**TRUTH), x)
+        out[seed] = moe, x, y, newton.fit(moe, x, y, n_init=4, random_state=0)
+    return out
+
+
+def test_an_end_moves_on_where_another_branch_is_above_the_level(few):
+    moe, x, y, fit = few[4]
+    low = profile.intervals(moe, fit, x, y, names=["eta"])["eta"][0, 1, 0, 0]
+    start = np.concatenate([fit.params[n].ravel() for n in moe.fields])
+    beyond = -5.0  # the branch that continues from the estimate is below the level there
+    assert low < beyond < start[5]
+    assert quick_profile(x, y, start, 5, beyond) < fit.log_likelihood - DROP
+    rows = [np.arange(3), np.arange(3, 5), np.arange(5, 7)]
+    out = [start * np.where(np.isin(np.arange(7), row), 30.0, 1.0) for row in rows]
+    assert max(quick_profile(x, y, far, 5, beyond) for far in out) > fit.log_likelihood - DROP
+
+
+def test_a_likelihood_above_the_fit_s_is_told(few):
+    moe, x, y, fit = few[2]
+    with pytest.warns(profile.NotHighest, match=r"beta\[0,1\].* above the fit's"):
+        profile.intervals(moe, fit, x, y, names=["beta"])
 
 
 @pytest.mark.parametrize(
