@@ -53,8 +53,18 @@ BOUNDED = (tanh, sigmoid, jnp.tanh, jax.nn.sigmoid)  # by one in absolute value
 POINTS = ((-1.7, -0.3, 0.0), (0.4, 2.1, 9.0))  # where a function of the user's is tried
 
 
-def activation_function(activation: str | Activation, name: str = "activation") -> Activation:
+def activation_function(
+    activation: str | Activation, name: str = "activation", *, everywhere: bool = True
+) -> Activation:
     """Look an activation up by name, or take an elementwise JAX function as it is.
+
+    Parameters
+    ----------
+    activation : str or callable
+    name : str
+        The argument.
+    everywhere : bool
+        Whether it must be finite at every real number, as what parameters move must be.
 
     Raises
     ------
@@ -64,17 +74,17 @@ def activation_function(activation: str | Activation, name: str = "activation") 
     if isinstance(activation, str) and activation in ACTIVATIONS:
         return ACTIVATIONS[activation]
     if callable(activation):
-        _try(activation, name)
+        _try(activation, name, everywhere)
         return activation
     near = difflib.get_close_matches(str(activation).lower(), ACTIVATIONS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)} or a JAX function, got {activation!r}.{hint}")
 
 
-def _try(activation: Activation, name: str) -> None:
+def _try(activation: Activation, name: str, everywhere: bool) -> None:
     """Try a user's function at a few points, as one array and one by one."""
     try:
-        fault = _fault(activation)
+        fault = _fault(activation, everywhere)
     except Exception as error:  # a user's code may raise anything
         fault = f"it raised {type(error).__name__}: {str(error).partition(chr(10))[0]:.200}"
     if fault:
@@ -85,7 +95,7 @@ def _try(activation: Activation, name: str) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _fault(activation: Activation) -> str | None:
+def _fault(activation: Activation, everywhere: bool) -> str | None:
     """What is wrong with a function as an activation; None if nothing is seen to be."""
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         points = np.array(POINTS)
@@ -96,8 +106,8 @@ def _fault(activation: Activation) -> str | None:
             return f"its values are of dtype {traced.dtype}"
         whole = np.asarray(activation(jax.device_put(points)))
         single = [np.asarray(activation(jax.device_put(point))) for point in points.ravel()]
-    if not np.isfinite(whole).all():
+    if everywhere and not np.isfinite(whole).all():
         return f"at {points[~np.isfinite(whole)][0]} it is {whole[~np.isfinite(whole)][0]}"
-    if not np.allclose(whole.ravel(), single, rtol=1e-4, atol=1e-6):
+    if not np.allclose(whole.ravel(), single, rtol=1e-4, atol=1e-6, equal_nan=True):
         return "an entry's value depends on the other entries"
     return None

@@ -259,7 +259,7 @@ def strong_identifiability(
 def _scalar_expert(expert: object, offset: bool) -> Callable[[Array, Array], Array]:
     if callable(expert) and _takes_two(expert):
         return expert
-    act = activation_function(expert, "expert")
+    act = activation_function(expert, "expert", everywhere=False)
     if offset:
         return lambda x, eta: act(eta[:-1] @ x + eta[-1])
     return lambda x, eta: act(eta @ x)
