@@ -3,10 +3,13 @@
 A multinomial logistic classifier is trained on 500 upright digits and frozen. In the target domain each image is, with
 probability one half, turned by 30 degrees; nobody says which. Few target labels are given. The shift is a fair picture
 of fine-tuning: the task stays the same, the old model is still right on a part of the inputs and wrong on the rest, and
-the inputs must tell which part they belong to. Nothing favours the mixture: where all images are turned, or labels
-abound, a classifier trained from scratch does as well or better.
+the inputs must tell which part they belong to. The case was chosen from several to suit the mixture: where no image or
+every image is turned, or labels abound, a classifier trained from scratch does as well or better.
 
-Inputs are the first 16 principal components of the source images, scaled to unit mean variance.
+Inputs are the first 16 principal components of the source images, scaled to unit mean variance. Everything that was
+chosen (the case, priors, box, numbers of draws and climbs) was chosen on splits 0 to 9; those reported begin at
+:data:`FIRST`. With so few labels the likelihood has so many maxima in its box that climbs seldom end twice in one,
+and no number of them finds its highest: the point estimate is the highest of ten climbs, and is called that.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ RATIO = TEST / (IMAGES - TEST)  # test images over the others
 BOX = 5.0  # half-width of the compact parameter space: with so few labels the likelihood alone may peak at infinity
 BINS = 10  # of the reliability curve and the calibration error
 LEAST = 10  # images in a bin of the reliability plot
-SPLITS = 10
+FIRST, SPLITS = 100, 10  # the first split that is reported, none of which anything was chosen on; how many
+CLIMBS = 10
+SAME = 0.01  # nats: climbs that end as high as each other have met
 SCRATCH, GAIN = "from scratch", "above from scratch"
 NUTS = {"num_warmup": 600, "num_samples": 2400, "num_chains": 2}
 COLOURS = ("#000000", "#999999", "#0072B2", "#56B4E9", "#D55E00", "#E69F00")  # Okabe and Ito
@@ -108,14 +113,16 @@ def from_scratch(data: Split, seed: int) -> Prediction:
     return Prediction(LogisticRegression(max_iter=2000).fit(data.x, data.y).predict_proba(data.x_test))
 
 
-def maximum_likelihood(activation: str) -> Method:
-    """Plug-in probabilities of the contaminated mixture at its MLE over the box."""
+def highest_climb(activation: str) -> Method:
+    """Plug-in probabilities of the contaminated mixture at the highest of some climbs of the likelihood in the box."""
 
     def predict(data: Split, seed: int) -> Prediction:
         moe = contaminated(data.frozen, activation=ACTIVATIONS[activation])
         bounds = {name: (-BOX, BOX) for name in moe.fields}
-        fit = newton.fit(moe, data.x, data.y, n_init=3, random_state=seed, bounds=bounds, max_iter=1000, tol=1e-5)
-        note = "at bounds" if fit.certificate.at_bounds else "inside"
+        settings = {"n_init": CLIMBS, "random_state": seed, "bounds": bounds, "max_iter": 1000, "tol": 1e-5}
+        fit = newton.fit(moe, data.x, data.y, **settings)
+        met = sum(start.log_likelihood > fit.log_likelihood - SAME for start in fit.starts)
+        note = f"{'at bounds' if fit.certificate.at_bounds else 'inside'}, {'met once' if met == 1 else 'met again'}"
         return Prediction(moe.class_probabilities(fit.params, data.x_test), note)
 
     return predict
@@ -137,7 +144,7 @@ def posterior(activation: str) -> Method:
 METHODS: dict[str, Method] = {
     "frozen alone": frozen_alone,
     SCRATCH: from_scratch,
-    **{f"MLE, {name}": maximum_likelihood(name) for name in ACTIVATIONS},
+    **{f"best of {CLIMBS}, {name}": highest_climb(name) for name in ACTIVATIONS},
     **{f"posterior, {name}": posterior(name) for name in ACTIVATIONS},
 }
 
@@ -203,8 +210,8 @@ class Result:
 
 def run(count: int) -> Result:
     """Fit every method on ``count`` random splits, two at a time."""
-    splits = [split(seed) for seed in range(count)]
-    jobs = [(name, seed) for name in METHODS for seed in range(count)]
+    splits = {seed: split(seed) for seed in range(FIRST, FIRST + count)}
+    jobs = [(name, seed) for name in METHODS for seed in splits]
     with tqdm(total=len(jobs), desc="digits", unit="fit", disable=None) as bar:
 
         def one(job: tuple[str, int]) -> Prediction:
@@ -214,7 +221,7 @@ def run(count: int) -> Result:
             return prediction
 
         done = dict(zip(jobs, threads.each(one, jobs, workers=2), strict=True))
-    return Result(splits, {name: [done[name, seed] for seed in range(count)] for name in METHODS})
+    return Result(list(splits.values()), {name: [done[name, seed] for seed in splits] for name in METHODS})
 
 
 def table(result: Result) -> str:
@@ -222,7 +229,9 @@ def table(result: Result) -> str:
     count, names = len(result.splits), list(result.means(SCRATCH))
     lines = [
         f"digits: {LABELS} labels of a domain where half of the images are turned by {ANGLE:.0f} degrees, {TEST} "
-        f"held out; mean over {count} splits, with half its {iris.LEVEL:.0%} interval (allows for shared images)",
+        f"held out; mean over {count} splits, on which nothing was chosen, with half its {iris.LEVEL:.0%} interval "
+        f"(allows for shared images); best of {CLIMBS}: the highest of {CLIMBS} climbs of the likelihood in a box, "
+        "met by one of them or again by another",
         f"{'':<20}" + "".join(f"{name:>24}" for name in names) + "   splits",
     ]
     for method, predictions in result.predictions.items():
@@ -277,7 +286,7 @@ def _dots(axis: Axes, result: Result, score: str, colours: dict[str, str]) -> No
 def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:
     truth = np.concatenate([s.y_test for s in result.splits])
     axis.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for method in ("frozen alone", SCRATCH, "MLE, linear", "posterior, linear"):
+    for method in ("frozen alone", SCRATCH, f"best of {CLIMBS}, linear", "posterior, linear"):
         pooled = np.concatenate([p.probabilities for p in result.predictions[method]])
         confidence, observed, share = reliability(pooled, truth)
         full = share * len(truth) >= LEAST

@@ -147,3 +147,16 @@ def test_every_section_with_figures_names_its_command():
     assert len(sections) == 7
     for section in sections:
         assert ANY.search(section), section.splitlines()[0]
+
+
+# Digits ------------------------------------------------------------------------------------------------------------
+
+
+def test_readme_and_findings_say_the_same_of_the_digits():
+    row = next(cells for cells in rows_of(FINDINGS, "posterior, linear"))
+    text = re.sub(r"\s+", " ", README)
+    accuracy, gain = re.search(r"best mean accuracy \((.*?)\).*?chance \((.*?)\)", text).groups()
+    assert row[2].split(" +- ")[0] == accuracy
+    assert row[3] == gain.replace("±", "+-")
+    low, high = (numbers(row[3])[0] + sign * numbers(row[3])[1] for sign in (-1, 1))
+    assert low < 0 < high  # "may be chance"
