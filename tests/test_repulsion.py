@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from montecarlo import STANDARD_ERRORS, key
 
 from bayes_moe import gaussian_gated, nuts, priors
 from bayes_moe.repulsion import Repulsive
 
-BAND = 5.0  # standard errors
 DRAWS = 4000
 
 
@@ -35,17 +35,18 @@ def nearest(values):
     return np.linalg.norm(values[:, 0] - values[:, 1], axis=-1)
 
 
+@pytest.mark.statistical
 def test_draws_follow_the_density():
     """Two atoms: against the normal's draws, weighted by the repulsion; those without weights differ."""
     prior = Repulsive((2, 1), 1.0, 1.0)
     with jax.enable_x64(True):
-        drawn = nearest(np.asarray(prior.sample(jax.random.key(0), (DRAWS,))))
-    free = nearest(np.random.default_rng(1).normal(size=(20 * DRAWS, 2, 1)))
+        drawn = nearest(np.asarray(prior.sample(jax.random.key(key(0)), (DRAWS,))))
+    free = nearest(np.random.default_rng(key(1)).normal(size=(100 * DRAWS, 2, 1)))
     weights = 1 - np.exp(-0.5 * free**2)
     expected = np.average(free, weights=weights)
     error = drawn.std() / np.sqrt(DRAWS)
-    assert abs(drawn.mean() - expected) < BAND * error
-    assert abs(drawn.mean() - free.mean()) > BAND * error
+    assert abs(drawn.mean() - expected) < STANDARD_ERRORS * error
+    assert abs(drawn.mean() - free.mean()) > STANDARD_ERRORS * error
 
 
 @pytest.mark.parametrize("name", ["c", "a", "b"])
@@ -62,6 +63,7 @@ def test_atoms_that_find_no_room_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 def test_it_keeps_a_spare_expert_away():
     """One cluster, two experts: their locations lie farther apart than under the default prior."""
     rng = np.random.default_rng(0)
@@ -69,7 +71,7 @@ def test_it_keeps_a_spare_expert_away():
     apart = {}
     for label, prior in {"default": {}, "repulsive": priors.repulsive("c", distance=3.0)}.items():
         tree = nuts.sample(
-            gaussian_gated(2, 1), x, y, rng_key=1, prior=prior, num_chains=2, num_samples=500, progress_bar=False
+            gaussian_gated(2, 1), x, y, rng_key=key(1), prior=prior, num_chains=2, num_samples=500, progress_bar=False
         )
         c = tree["posterior"]["c"].values
         apart[label] = np.abs(c[:, :, 0] - c[:, :, 1]).mean()
