@@ -62,8 +62,11 @@ def _errors(fit: CurveFit, kind: str | None, units: Units) -> np.ndarray:
     kind = kind or ("joint" if fit.engine == "consistent" else "local")
     if kind not in KINDS:
         raise ValueError(f"sandwich must be one of {', '.join(KINDS)}, got {kind!r}.")
-    if kind == "joint" and len(fit.grid) > MOST:
-        return _between(fit, units)
+    return _between(fit, units) if kind == "joint" and len(fit.grid) > MOST else _direct(fit, kind, units)
+
+
+def _direct(fit: CurveFit, kind: str, units: Units) -> np.ndarray:
+    """Standard errors (G, P) from the equations at every grid point."""
     own, moves = _moves(fit, _influences if kind == "joint" else _local)
     with np.errstate(invalid="ignore"):  # not finite where the information is singular
         return _roots(fit, units(own, moves))
@@ -83,7 +86,7 @@ def _between(fit: CurveFit, units: Units) -> np.ndarray:
     u = fit.scaled_grid
     wide = np.flatnonzero(np.diff(u) > fit.h / 2)
     picked = np.unique([*np.searchsorted(u, np.linspace(u[0], u[-1], COARSE)), *wide, *(wide + 1)])
-    few = _errors(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]), "joint", units)
+    few = _direct(replace(fit, grid=fit.grid[picked], theta=fit.theta[picked]), "joint", units)
     between = np.stack([np.interp(u, u[picked], column) for column in few.T], axis=1)
     return np.where(np.isnan(between), np.inf, between)  # beside a point where the information is singular
 
