@@ -19,6 +19,15 @@ MORE = {
     "two responses, diagonal": gaussian_gated(2, 2, responses=2, covariance="diagonal"),
 }
 ALL = {**MODELS, **MORE}
+QUICK = ("two adapters", "frozen table", "gaussian, full", "two responses")  # the others take a second each
+CASES = [
+    pytest.param(
+        moe, double, id=f"{name}, {'double' if double else 'single'}", marks=[] if quick else [pytest.mark.slow]
+    )
+    for name, moe in ALL.items()
+    for double in (False, True)
+    for quick in (name in QUICK and double is (name == "two responses"),)
+]
 DOUBLE = pytest.mark.parametrize("double", [False, True], ids=["single", "double"])
 
 
@@ -31,8 +40,7 @@ def responses(moe):
     return rng.normal(size=N if several == 1 else (N, several))
 
 
-@DOUBLE
-@pytest.mark.parametrize("moe", ALL.values(), ids=ALL)
+@pytest.mark.parametrize(("moe", "double"), CASES)
 def test_nuts_svi_and_predictive_take_every_model(moe, double):
     """Abstractly: a wrong dtype or shape shows in the trace, and nothing need be compiled."""
     y, key = responses(moe), random.PRNGKey(0)
