@@ -20,14 +20,16 @@ MORE = {
 }
 ALL = {**MODELS, **MORE}
 QUICK = ("two adapters", "frozen table", "gaussian, full", "two responses")  # the others take a second each
-CASES = [
-    pytest.param(
-        moe, double, id=f"{name}, {'double' if double else 'single'}", marks=[] if quick else [pytest.mark.slow]
-    )
-    for name, moe in ALL.items()
-    for double in (False, True)
-    for quick in (name in QUICK and double is (name == "two responses"),)
-]
+
+
+def case(name, double):
+    """Return one row of the table of models."""
+    quick = name in QUICK and double is (name == "two responses")
+    words = f"{name}, {'double' if double else 'single'}"
+    return pytest.param(ALL[name], double, id=words, marks=[] if quick else [pytest.mark.slow])
+
+
+CASES = [case(name, double) for name in ALL for double in (False, True)]
 DOUBLE = pytest.mark.parametrize("double", [False, True], ids=["single", "double"])
 
 
