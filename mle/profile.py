@@ -22,6 +22,7 @@ LONGEST = 2.0  # standard errors of any coordinate that one Newton step may take
 BETTER = 1e-3  # log likelihood by which another branch must beat the level, or the fit itself
 ROUNDS = 4  # times that an end moves on along a better branch before it is called open
 ENDS = 3  # other ends of the fit that branches begin from
+LOOK = 40, 1e-2  # steps of a climb that looks for a branch, and the score, in standard errors, at which it ends
 OUT = 30.0  # how many times as large a row of coefficients becomes, to begin a branch near infinity
 REACH = 50.0  # standard errors from the estimate at which the search for an end stops: the interval is open there
 
@@ -143,7 +144,7 @@ class _Curve:
             starts = self._branches(branch)
             if np.isinf(end) or not starts:
                 return end
-            value, higher = max((self._at(j, end, begin) for begin in starts), key=_height)
+            value, higher = max((self._at(j, end, begin, *LOOK) for begin in starts), key=_height)
             if value < self.level + BETTER:
                 return end
             self._warn_if_higher(j, end, value)
@@ -169,7 +170,9 @@ class _Curve:
             out.append(moved)
         return out
 
-    def _at(self, j: int, t: float, begin: np.ndarray) -> tuple[float, np.ndarray]:
+    def _at(
+        self, j: int, t: float, begin: np.ndarray, max_iter: int = 500, left: float = 0.0
+    ) -> tuple[float, np.ndarray]:
         """Highest log likelihood with coordinate ``j`` at t that a climb in the others reaches, and where."""
         free, errors = np.arange(len(begin)) != j, self._errors
 
@@ -186,7 +189,10 @@ class _Curve:
         try:
             with np.errstate(all="ignore"):
                 start = np.zeros(free.sum())
-                result = maximise(value_and_grad, start, self.objective.total, hessian=hessian, max_iter=100, gtol=1e-9)
+                gtol = max(1e-9, left / self.objective.total)
+                result = maximise(
+                    value_and_grad, start, self.objective.total, hessian=hessian, max_iter=max_iter, gtol=gtol
+                )
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             return -np.inf, begin
         return (float(result.fun) if np.isfinite(result.fun) else -np.inf), whole(result.x)
