@@ -7,10 +7,12 @@ import pytest
 import xarray as xr
 from gaussian_cases import CENTRE, MOE
 
-from bayes_moe import contaminated, gaussian_gated, relabel
+from bayes_moe import contaminated, gaussian_gated, invariants, relabel
+from bayes_moe.datatree import flat_variables
 
 CHAINS, DRAWS, N = 2, 40, 80
 X, Y = MOE.simulate_joint(0, CENTRE, N)
+DATA = MOE.observe(X, Y)
 
 
 def shuffled_tree(shuffle=True, seed=0):
@@ -56,6 +58,43 @@ def test_each_draw_is_the_same_measure_after_relabelling(method):
             {n: tree_group[n].values[one, two] for n in CENTRE} for tree_group in (out["posterior"], out["relabelled"])
         )
         np.testing.assert_allclose(MOE.log_density(raw, X, Y), MOE.log_density(new, X, Y), rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["ecr", "stephens"])
+def test_draws_some_at_a_time_give_what_all_give(method, monkeypatch):
+    tree, _ = shuffled_tree()
+    whole = relabel.relabel(MOE, tree, X, Y, method=method)
+    monkeypatch.setattr(relabel, "NUMBERS", 7 * N * 3)  # 80 draws in slices of seven
+    sizes = [len(part) for part in relabel.Shares(MOE, flat_variables(tree["posterior"].dataset, MOE.fields), DATA)]
+    assert sizes == [7] * 11 + [3]
+    parts = relabel.relabel(MOE, tree, X, Y, method=method)
+    xr.testing.assert_identical(parts["relabelled"].to_dataset(), whole["relabelled"].to_dataset())
+
+
+@pytest.mark.parametrize("method", relabel.METHODS)
+def test_adapters_beside_a_frozen_expert_are_permuted_among_themselves(method):
+    moe = contaminated([[0.0, 0.5], [0.5, 0.0]], activation="linear", adapters=2)
+    truth = moe.params(tau=[-1.0, 1.0], beta=[[1.0, 0.0], [-1.0, 0.0]], eta=[[[3.0, 0.0]], [[0.0, -3.0]]])
+    x = np.random.default_rng(0).normal(size=(N, 2))
+    y = moe.simulate(0, truth, x)
+    swap = np.random.default_rng(1).random((CHAINS, DRAWS)) < 0.5
+    dims = {name: (("chain", "draw", *field.dims)) for name, field in moe.fields.items()}
+    draws = {}
+    for name, value in truth.items():
+        one = value + 0.01 * np.random.default_rng(2).normal(size=(CHAINS, DRAWS, *value.shape))
+        draws[name] = dims[name], np.where(swap.reshape(CHAINS, DRAWS, *[1] * value.ndim), one[:, :, ::-1], one)
+    stats = xr.Dataset({"lp": (("chain", "draw"), np.zeros((CHAINS, DRAWS)))})
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(draws), "sample_stats": stats})
+    assert list(moe.exchangeable) == [1, 2]
+    assert list(contaminated([[0.0], [1.0]], adapters=1).exchangeable) == []
+    out = relabel.relabel(moe, tree, x, y, method=method, by="tau")["relabelled"]
+    assert float(tree["posterior"]["tau"].std(("chain", "draw")).max()) > 0.9  # negative control: raw labels are mixed
+    assert float(out["tau"].std(("chain", "draw")).max()) < 0.05
+    found = invariants.invariants(moe, tree, x[:4], y[:4])
+    assert set(found) == {"log_density", "sorted_tau", "sorted_beta", "sorted_eta"}
+    raw = {name: values[1][0, 3] for name, values in draws.items()}
+    np.testing.assert_allclose(found["log_density"][0, 3], moe.log_density(raw, x[:4], y[:4]), rtol=1e-12)
+    np.testing.assert_allclose(found["sorted_tau"].mean(("chain", "draw")), [-1.0, 1.0], atol=0.01)
 
 
 def test_stephens_lowers_the_divergence_of_every_single_swap():
