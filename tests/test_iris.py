@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from montecarlo import STANDARD_ERRORS, key
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
@@ -9,7 +10,6 @@ from bayes_moe import gaussian_gated
 from comparisons import digits, iris, iris_figure
 
 SAME = 1e-8
-BAND = 5.0  # standard errors
 NEAR = 0.05  # nats a flower: how far two climbs to one maximum may differ, since floors and ridges do
 
 
@@ -55,25 +55,27 @@ def test_the_mle_and_scikits_mixture_are_one_model():
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 def test_the_posterior_passes_the_gate_and_is_a_density():
     data = iris.split(0)
-    found = iris.posterior(data, 0)
-    assert "failed" not in found.note
+    notes = (iris.posterior(data, seed).note for seed in range(key(0), key(0) + 3))
+    assert any("failed" not in note for note in notes)  # of one seed 35 of 40 splits do
     y = np.linspace(-6, 6, iris.TEST)  # one flower's density, as many values as a split has test flowers
     at_one = iris.Split(data.x, data.y, np.repeat(data.x_test[:1], iris.TEST, axis=0), y, data.units)
-    assert np.trapezoid(np.exp(iris.posterior(at_one, 0).log_scores), y) == pytest.approx(1, abs=0.05)
+    assert np.trapezoid(np.exp(iris.posterior(at_one, key(0)).log_scores), y) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.statistical
 def test_intervals_allow_for_flowers_that_splits_share():
     """Correlated means: each is a common part, of variance test / (test + training), and one of its own."""
-    rng, splits, covered, naive = np.random.default_rng(0), 20, [], []
+    rng, splits, covered, naive = np.random.default_rng(key(0)), 20, [], []
     shared = iris.TEST / len(iris.flowers()[1])
     for _ in range(2000):
         values = np.sqrt(shared) * rng.normal() + np.sqrt(1 - shared) * rng.normal(size=splits)
         value, half = iris.mean(values)
         covered.append(abs(value) < half)
         naive.append(abs(value) < stats.t.ppf(0.975, splits - 1) * values.std(ddof=1) / np.sqrt(splits))
-    assert np.mean(covered) == pytest.approx(iris.LEVEL, abs=BAND * np.sqrt(0.95 * 0.05 / 2000))
+    assert np.mean(covered) == pytest.approx(iris.LEVEL, abs=STANDARD_ERRORS * np.sqrt(0.95 * 0.05 / 2000))
     assert np.mean(naive) < 0.7  # planted error: splits taken for independent
     assert iris.mean(np.ones(1)) == (1.0, np.inf)
 

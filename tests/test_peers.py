@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import typer
+from montecarlo import STANDARD_ERRORS, key
 from numpyro.infer.util import log_density
 
 from bayes_moe import nuts
@@ -97,12 +98,13 @@ def test_the_naive_numpyro_model_has_our_posterior_density(regime):
         assert float(theirs) == pytest.approx(float(mine), rel=1e-10)
 
 
+@pytest.mark.statistical
 def test_simulated_labels_follow_the_model():
-    data = problem.simulate("heterogeneous", 20_000, 5)
+    data = problem.simulate("heterogeneous", 20_000, key(5))
     truth = problem.truth("heterogeneous", 20_000)
     p = ours.moe(data).class_probabilities(truth, data.x)
     residual = (np.eye(3)[data.y] - p).sum(axis=0) / np.sqrt((p * (1 - p)).sum(axis=0))
-    assert np.abs(residual).max() < 5
+    assert np.abs(residual).max() < STANDARD_ERRORS
 
 
 def fake(method, mean, seed, run=1.0):

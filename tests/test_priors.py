@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from montecarlo import key
 from numpyro.distributions import constraints
 from scipy import stats
 
@@ -293,14 +294,15 @@ def test_sampling_warns_of_them():
         nuts.sample(model(), PLAIN * 0.01, np.arange(200) % 3, rng_key=0, init=[{"tau": 1.0}], progress_bar=False)
 
 
+@pytest.mark.statistical
 def test_a_tight_prior_moves_the_posterior():
     rng = np.random.default_rng(0)
     moe, x = model(), rng.normal(size=(60, 2))
     y = moe.simulate(1, moe.params(tau=1.0, beta=[1.0, 0.0], eta=[[2.0, 0.0], [0.0, -2.0]]), x)
-    options = {"rng_key": 0, "num_warmup": 300, "num_samples": 512, "progress_bar": False}
+    options = {"rng_key": key(0), "num_warmup": 300, "num_samples": 512, "progress_bar": False}
     free = nuts.sample(moe, x, y, **options)["posterior"]
     tight = nuts.sample(moe, x, y, prior={"tau": dist.Normal(-3.0, 0.01)}, **options)["posterior"]
     assert free["tau"].mean() > -1.0
-    np.testing.assert_allclose(tight["tau"].mean(), -3.0, atol=0.01)
+    np.testing.assert_allclose(tight["tau"].mean(), -3.0, atol=0.01)  # a standard deviation; the data move it by less
     np.testing.assert_allclose(tight["tau"].std(), 0.01, rtol=0.3)
     assert abs(tight["eta"].std(("chain", "draw"))).min() > 0.1
