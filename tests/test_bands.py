@@ -6,12 +6,14 @@ from functools import cache
 import numpy as np
 import oracle_varying as oracle
 import pytest
+from montecarlo import key
 
 from bayes_moe import varying_coefficient
 from mle import bands, curve_bootstrap, kernel_em, labels
 
-SIMULATED = {0.90: 2.52, 0.95: 2.79}  # sup of smoothed noise, Epanechnikov, h = 0.21
-NEAR = 0.04  # Rice's constants lie .02 above; the published ones lie .13 off, one at each level
+SIMULATED = {0.90: 2.54, 0.95: 2.80}  # sup of smoothed noise, Epanechnikov, h = 0.21
+NEAR = 0.025  # seven standard errors; Rice's constants lie .005 off, the published ones .12, one at each level
+SETS, LEAST = 150, 0.8  # data sets; between what bands for whole curves hold, 91%, and pointwise ones, 66%
 
 
 @cache
@@ -42,20 +44,25 @@ def mixture_fit():
 # Critical values -----------------------------------------------------------------------------------------------
 
 
-def simulated_quantiles(h=0.21, paths=8000, points=300):
-    """Return the 90 and 95% quantiles of the largest |smoothed noise| over u in [0, 1], noise reaching beyond."""
-    rng, step = np.random.default_rng(0), 1 / points
-    width = int(h / step)
+def simulated_quantiles(h=0.21, paths=50_000, points=100, batches=8):
+    """Return the 90 and 95% quantiles of the largest |smoothed noise| over u in [0, 1], noise reaching beyond.
+
+    Their standard errors are 0.003; the maximum over 100 points is 0.001 below that over all.
+    """
+    rng, step = np.random.default_rng(key(0)), 1 / points
+    width = round(h / step)
     weights = np.array([oracle.epanechnikov(j * step / h) for j in range(-width, width + 1)])
-    noise = rng.normal(size=(paths, points + 2 * width))
-    size = 2 ** int(np.ceil(np.log2(noise.shape[1] + len(weights))))
-    smooth = np.fft.irfft(np.fft.rfft(noise, size) * np.fft.rfft(weights, size), size)[:, 2 * width :][:, :points]
-    return np.quantile(np.abs(smooth / np.sqrt((weights**2).sum())).max(axis=1), [0.90, 0.95])
+    smoother = np.zeros((points + 2 * width, points))
+    for place in range(points):
+        smoother[place : place + len(weights), place] = weights / np.sqrt((weights**2).sum())
+    largest = [np.abs(rng.normal(size=(paths, len(smoother))) @ smoother).max(axis=1) for _ in range(batches)]
+    return np.quantile(np.concatenate(largest), [0.90, 0.95])
 
 
+@pytest.mark.statistical
 def test_rices_constant_is_that_of_smoothed_noise_and_the_published_ones_are_not():
     simulated = simulated_quantiles()
-    np.testing.assert_allclose(simulated, list(SIMULATED.values()), atol=0.03)
+    np.testing.assert_allclose(simulated, list(SIMULATED.values()), atol=0.02)
     found = {
         constant: np.array([bands.critical_value(level, 0.21, constant) for level in SIMULATED])
         for constant in ("rice", "fan-zhang", "package")
@@ -92,22 +99,21 @@ def test_the_sandwich_of_one_component_is_that_of_weighted_least_squares():
         assert se[g, 2] == 0  # held
 
 
-def coverage(simultaneous, replicates):
-    """Return the share of data sets whose simultaneous or pointwise band covers the whole slope curve."""
+@cache
+def coverage(simultaneous):
+    """Return the share of whole curves, intercept and slope of each data set, that bands hold."""
     hits = []
-    for seed in range(replicates):
+    for seed in range(key(0), key(0) + SETS):
         fit = regression_fit(seed)
-        found = bands.asymptotic(fit, simultaneous=simultaneous)
-        inside = found.covers(lines(fit.grid))
-        hits.append(inside[1] if simultaneous else inside[:, 1].all())
+        inside = bands.asymptotic(fit, simultaneous=simultaneous).covers(lines(fit.grid))
+        hits.append(inside[:2] if simultaneous else inside[:, :2].all(axis=0))
     return np.mean(hits)
 
 
-@pytest.mark.parametrize("replicates", [40, pytest.param(100, marks=pytest.mark.slow)])
-def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not(replicates):
-    error = np.sqrt(0.95 * 0.05 / replicates)
-    assert coverage(True, replicates) > 0.95 - 3 * error
-    assert coverage(False, replicates) < 0.95 - 3 * error
+@pytest.mark.statistical
+def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not():
+    assert coverage(True) > LEAST
+    assert coverage(False) < LEAST
 
 
 def test_bands_widen_with_level_and_for_whole_curves():
@@ -141,9 +147,10 @@ def test_the_bootstrap_does_not_depend_on_threads():
     np.testing.assert_array_equal(mixture_band(2).draws, mixture_band(1).draws)
 
 
+@pytest.mark.statistical
 def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
     fit = regression_fit()
-    found = bands.bootstrap(fit, random_state=0, replicates=60, pilot=0)
+    found = bands.bootstrap(fit, random_state=key(0), replicates=60, pilot=0)
     ratio = found.se / bands.asymptotic(fit).se
     assert 0.8 < np.median(ratio) < 1.2
     assert found.problems == ()
@@ -151,15 +158,17 @@ def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
     assert np.abs(found.bias / found.se).mean() < 0.3
 
 
+@pytest.mark.statistical
 def test_a_pilot_bootstrap_frees_the_noise_of_its_bias():
     fit = regression_fit(n=60)
-    plain, freed = (bands.bootstrap(fit, random_state=0, replicates=60, pilot=pilot) for pilot in (0, 60))
+    plain, freed = (bands.bootstrap(fit, random_state=key(0), replicates=60, pilot=pilot) for pilot in (0, 60))
     bias = np.median(plain.draws[..., 2], axis=0) - fit.level[:, 2]
     assert bias.max() < -0.02  # the log sd comes out too small
     wider = np.log(freed.se / plain.se)[:, :2]  # errors of a line are as large as the noise, the draws being the same
     np.testing.assert_allclose(wider, -bias.mean(), atol=0.03)
 
 
+@pytest.mark.statistical
 def test_a_pilot_bootstrap_finds_the_smoothing_bias():
     """A sine comes out flatter by a factor; drawn from the fit as it is, responses show that factor of its bias."""
     rng, grid, h = np.random.default_rng(0), np.linspace(0, 1, 20), 0.25
@@ -172,7 +181,7 @@ def test_a_pilot_bootstrap_finds_the_smoothing_bias():
     kept, true = fit.level[inside, 0] @ sine / (sine @ sine), fit.level[inside, 0] - sine
     shares = []
     for pilot in (0, 50):
-        found = bands.bootstrap(fit, random_state=0, replicates=100, pilot=pilot).bias[inside, 0]
+        found = bands.bootstrap(fit, random_state=key(0), replicates=100, pilot=pilot).bias[inside, 0]
         shares.append(found @ true / (true @ true))
     plain, freed = shares  # near the share that smoothing keeps, and nearer to one; not it, since true bias has ends
     assert abs(plain - kept) < 0.1
