@@ -4,6 +4,7 @@ import arviz_stats as azs
 import numpy as np
 import pytest
 import xarray as xr
+from montecarlo import key
 from scipy import stats
 
 from bayes_moe import contaminated, gaussian_gated, nuts
@@ -42,13 +43,14 @@ def test_arviz_compares_it(fitted):
     assert table["elpd_diff"].abs().max() < 1e-9
 
 
+@pytest.mark.statistical
 @pytest.mark.filterwarnings("ignore:Estimated shape")
 def test_one_gaussian_gated_expert_predicts_as_a_regression():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 1))
     y = x[:, 0] + rng.normal(size=80)
     moe = gaussian_gated(1, features=1)
-    idata = nuts.sample(moe, x, y, rng_key=0, num_warmup=200, num_samples=2000, num_chains=2, progress_bar=False)
+    idata = nuts.sample(moe, x, y, rng_key=key(0), num_warmup=200, num_samples=2000, num_chains=2, progress_bar=False)
     design = np.column_stack([np.ones(80), x])
     hat = np.sum(design * np.linalg.solve(design.T @ design, design.T).T, axis=1)
     residual = y - design @ np.linalg.lstsq(design, y)[0]
