@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from montecarlo import key, uniform
 from numpyro.distributions import biject_to
 from scipy import stats
 
@@ -29,7 +30,6 @@ PRIOR = {
     "alpha_amplitude": dist.HalfNormal(0.5),
     "beta_amplitude": dist.HalfNormal(0.5),
 }
-FALSE_ALARM = 1e-3  # of all quantities of a case together
 
 
 def as_it_is(values):
@@ -86,9 +86,9 @@ def _quantities(values, inputs):
 @float64
 def posterior_draws(inputs, seed):
     smooth, args = inputs[0], (inputs, inputs[2].y)
-    key = jax.random.key(seed)
-    start = curve_starts.starts(curves.posterior_model, args, key, STARTS)
-    where, draws = sampler.run(curves.posterior_model, args, key, SETTINGS, start)
+    rng_key = jax.random.key(seed)
+    start = curve_starts.starts(curves.posterior_model, args, rng_key, STARTS)
+    where, draws = sampler.run(curves.posterior_model, args, rng_key, SETTINGS, start)
     thin = SETTINGS.num_chains * SETTINGS.num_samples // KEPT
     free = jnp.asarray(draws.free.reshape(-1, where.size)[::thin][:KEPT])
     supports = {name: field.support for name, field in (smooth.fields | smooth.weights).items()}
@@ -100,7 +100,7 @@ def rank(case, seed, change):
     """Rank of each quantity at the truth, drawn from the prior, among thinned posterior draws."""
     smooth, prior, data, rows, _ = inputs_at(case, seed)
     keys = jax.random.split(jax.random.key(10_000 + seed), len(prior) + 1)
-    truth = {name: one.sample(key) for (name, one), key in zip(prior.items(), keys[1:], strict=True)}
+    truth = {name: one.sample(own) for (name, one), own in zip(prior.items(), keys[1:], strict=True)}
     y = smooth.model.draw(keys[0], smooth.coefficients(truth, rows, data.subject), data)
     inputs = inputs_at(case, seed, np.asarray(y))
     at_truth = quantities({name: value[None] for name, value in truth.items()}, inputs)
@@ -109,27 +109,26 @@ def rank(case, seed, change):
 
 def p_values(case, change, count):
     """p-value of uniformity of each quantity's ranks."""
-    ranks = np.array([rank(case, seed, change) for seed in range(count)])
+    ranks = np.array([rank(case, seed, change) for seed in range(key(0), key(0) + count)])
     counts = np.array([np.bincount(column * BINS // (KEPT + 1), minlength=BINS) for column in ranks.T])
     return stats.chisquare(counts, axis=1).pvalue
 
 
-def uniform(p):
-    return p.min() > FALSE_ALARM / len(p)
-
-
 @pytest.mark.slow
+@pytest.mark.statistical
 @pytest.mark.parametrize("case", SIMULATIONS)
 def test_ranks_are_uniform(case):
     assert uniform(p_values(case, as_it_is, SIMULATIONS[case]))
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 @pytest.mark.parametrize("case", SIZES)
 def test_intercepts_that_switch_are_found_out(case):
     assert not uniform(p_values(case, switched, CONTROLS))
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 def test_subjects_that_are_too_alike_are_found_out():
     assert not uniform(p_values("subjects", too_alike, CONTROLS))

@@ -11,6 +11,7 @@ import numpy as np
 import oracle_varying as oracle
 import pytest
 from curve_cases import at_one_u, draw_rows, draw_standin, some_theta
+from montecarlo import key
 from scipy.special import logsumexp
 
 from bayes_moe import varying_coefficient
@@ -288,11 +289,12 @@ def test_data_decide_which_component_has_the_constant_slope(other):
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 def test_constant_coefficients_are_root_n():
     sizes, replicates, errors = (250, 1000, 4000), 12, []
     for n in sizes:
         h = 0.25 * (n / 250) ** -0.2
-        fits = [kernel_em.fit(*_flat(draw_hybrid(n, seed)), h=h, random_state=0) for seed in range(replicates)]
+        fits = [kernel_em.fit(*_flat(draw_hybrid(n, key(seed))), h=h, random_state=0) for seed in range(replicates)]
         slopes = np.array([fit.params["alpha"][0, :, 1] for fit in fits])
         errors.append(np.sqrt(np.mean((slopes - [0.8, -0.4]) ** 2)))
     slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
