@@ -138,7 +138,7 @@ def smoothed(truth: Params, fit: CurveFit) -> dict[str, np.ndarray]:
 def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str, object]:
     """p-values of the hypothesis that the experts' slopes are constant: chi-square, and with replicates bootstrap.
 
-    Where a fit is none to test, nothing is rejected: p is 1, and ``glrt_refused`` says why.
+    Where a fit is none to test there is no p-value, and ``glrt_refused`` says why: tables count such data sets.
     """
     methods = {"chi-square": {}} | ({"bootstrap": {"replicates": replicates}} if replicates else {})
     try:
@@ -149,7 +149,7 @@ def tested(fit: CurveFit, replicates: int, rng: np.random.Generator) -> dict[str
             for method, options in methods.items()
         }
     except glrt.Unsound as refused:
-        return dict.fromkeys((f"p_{method}" for method in methods), 1.0) | {"glrt_refused": str(refused)}
+        return {"glrt_refused": str(refused)}
 
 
 def judged(band: Bands, kind: str, truth: Params) -> dict[str, float]:

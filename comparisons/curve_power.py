@@ -21,10 +21,10 @@ NULL = 0.0
 
 
 def p_values(rows: Rows, method: str) -> dict[float, np.ndarray]:
-    """p-values of a method by how much slopes vary, ascending; of data sets whose fit ended with a result."""
+    """p-values of a method by how much slopes vary, ascending; of data sets whose fit ended with one to test."""
     found: dict[float, list[float]] = {}
     for row in rows:
-        if row["status"] not in FAILED:
+        if row["status"] not in FAILED and f"p_{method}" in row:
             found.setdefault(share_of(str(row["regime"])), []).append(row[f"p_{method}"])
     return {amount: np.array(values) for amount, values in sorted(found.items())}
 
@@ -46,6 +46,11 @@ def table(rows: Rows) -> str:
         for method in METHODS:
             line += f"{with_interval(*coverage.share(found[method][amount] <= SIZE)):>40}"
         lines.append(line)
+    refused = [row for row in rows if "glrt_refused" in row]
+    if refused:
+        lines.append(
+            f"{len(refused)} data sets left out, whose fits are none to test, as: {refused[0]['glrt_refused']}"
+        )
     for method in METHODS:
         if NULL in found[method]:
             lines.append(

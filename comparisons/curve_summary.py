@@ -109,7 +109,9 @@ def _tests(rows: Rows) -> str:
         cells = [with_error(values) if values else "" for values in found]
         if any(cells):
             word = "size" if regime == "null" else "power"
-            lines.append(f"{f'{regime} ({word}), {estimator}':<42}" + "".join(f"{cell:>18}" for cell in cells))
+            refused = sum("glrt_refused" in row for row in mine)
+            line = f"{f'{regime} ({word}), {estimator}':<42}" + "".join(f"{cell:>18}" for cell in cells)
+            lines.append(line + (f"   {refused} data sets left out, whose fits are none to test" if refused else ""))
     return "\n".join(lines)
 
 

@@ -43,6 +43,15 @@ def test_failed_fits_are_left_out():
     np.testing.assert_array_equal(found[0.0], [0.3])
 
 
+def test_data_sets_that_were_not_tested_are_left_out_and_counted():
+    refused = {"regime": "null", "status": "ok", "glrt_refused": "fit must have converged"}
+    all_rows = [*rows({"null": [0.3, 0.6]}), refused]
+    np.testing.assert_array_equal(curve_power.p_values(all_rows, "bootstrap")[0.0], [0.3, 0.6])
+    assert "1 data sets left out, whose fits are none to test, as: fit must have converged" in curve_power.table(
+        all_rows
+    )
+
+
 def test_the_figure_shows_power_and_p_values():
     figure = curve_power.figure(rows({"null": [0.2, 0.6], "share-0.25": [0.01, 0.6], "curves": [0.01, 0.02]}))
     power, null = figure.axes
