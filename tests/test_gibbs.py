@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from gaussian_cases import CENTRE, MOE
+from montecarlo import STANDARD_ERRORS, key
 from numpyro.distributions import biject_to
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import potential_energy
@@ -19,7 +20,6 @@ from bayes_moe.modes import layout
 EXACT = 1e-9  # of log densities
 SEEN = 1e-2  # a planted error changes log densities by more
 REPEATS, ROWS = 4000, 6
-BAND = 5.0  # standard errors
 PLANE = gaussian_gated(3, 2)
 PRIOR = {
     "pi": dist.Dirichlet(np.full(3, 0.7)),
@@ -40,15 +40,15 @@ ALTERED = {
 NAMES = {"line": ("a", "b")}  # of the parameters in a block; else the block's own
 
 
-def drawn(prior, key):
+def drawn(prior, rng_key):
     """Parameters from the prior."""
-    keys = jax.random.split(key, len(prior))
+    keys = jax.random.split(rng_key, len(prior))
     return {name: one.sample(each) for (name, one), each in zip(prior.items(), keys, strict=True)}
 
 
-def simulated(key, params, rows=ROWS):
+def simulated(rng_key, params, rows=ROWS):
     """Data at these parameters."""
-    for_x, for_y = jax.random.split(key)
+    for_x, for_y = jax.random.split(rng_key)
     covariates = Covariates(PLANE.gate.draw_x(for_x, params, rows), None)
     return PLANE.condition(covariates, PLANE.draw(for_y, params, covariates))
 
@@ -103,15 +103,16 @@ def test_a_dropped_observation_is_found_out(case, block):
     assert gap(case, block, dropped=1) > SEEN
 
 
+@pytest.mark.statistical
 @float64
 def test_allocations_are_drawn_from_the_responsibilities(case):
     _, params, other, data, _ = case
-    keys = jax.random.split(jax.random.key(3), REPEATS)
-    share = jax.jit(lambda p: jax.vmap(lambda key: gibbs.allocate(key, PLANE, p, data))(keys).mean(axis=0))
+    keys = jax.random.split(jax.random.key(key(3)), REPEATS)
+    share = jax.jit(lambda p: jax.vmap(lambda one: gibbs.allocate(one, PLANE, p, data))(keys).mean(axis=0))
     expected, wrong = (jax.nn.softmax(PLANE.log_joint(p, data), axis=0) for p in (params, other))
     error = jnp.sqrt(expected * (1 - expected) / REPEATS) + 1 / REPEATS
-    assert (jnp.abs(share(params) - expected) < BAND * error).all()
-    assert (jnp.abs(share(params) - wrong) > BAND * error).any()
+    assert (jnp.abs(share(params) - expected) < STANDARD_ERRORS * error).all()
+    assert (jnp.abs(share(params) - wrong) > STANDARD_ERRORS * error).any()
 
 
 # In the sampler's coordinates --------------------------------------------------------------------------------------
@@ -181,8 +182,8 @@ def quantities(params, data):
 def changes(keys, prior, used):
     """Changes of the quantities over two sweeps under the prior ``used``, where the truth comes from ``prior``."""
 
-    def one(key):
-        for_params, for_data, first, second = jax.random.split(key, 4)
+    def one(rng_key):
+        for_params, for_data, first, second = jax.random.split(rng_key, 4)
         params = drawn(prior, for_params)
         data = simulated(for_data, params)
         moved = gibbs.sweep(second, PLANE, used, gibbs.sweep(first, PLANE, used, params, data), data)
@@ -195,17 +196,19 @@ def changes(keys, prior, used):
 def largest(altered):
     """Largest change of a mean over two sweeps, in standard errors."""
     prior, used = (jax.tree.map(jnp.asarray, priors.resolve(PLANE, one)) for one in (PRIOR, PRIOR | altered))
-    found = np.asarray(changes(jax.random.split(jax.random.key(0), REPEATS), prior, used))
+    found = np.asarray(changes(jax.random.split(jax.random.key(key(0)), REPEATS), prior, used))
     return np.abs(found.mean(axis=0) / (found.std(axis=0) / np.sqrt(REPEATS))).max()
 
 
+@pytest.mark.statistical
 def test_a_sweep_changes_no_distribution():
-    assert largest({}) < BAND
+    assert largest({}) < STANDARD_ERRORS
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("name", list(ALTERED))
 def test_a_sweep_under_another_prior_is_found_out(name):
-    assert largest({name: ALTERED[name]}) > BAND
+    assert largest({name: ALTERED[name]}) > STANDARD_ERRORS
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------
@@ -274,12 +277,13 @@ def test_a_bad_number_of_sweeps_is_named(sweeps):
 
 
 @pytest.mark.slow
+@pytest.mark.statistical
 def test_the_posterior_is_the_same_with_sweeps_and_without():
     x, y = MOE.simulate_joint(5, CENTRE, 90)
     settings = {"num_warmup": 300, "num_samples": 1000, "num_chains": 4, "init": CENTRE, "progress_bar": False}
     found, errors = [], []
     for sweeps in (0, 3):
-        tree = nuts.sample(MOE, x, y, rng_key=3, sweeps=sweeps, **settings)
+        tree = nuts.sample(MOE, x, y, rng_key=key(3), sweeps=sweeps, **settings)
         assert tree.attrs["sweeps"] == sweeps
         assert tree.attrs["rounding"].startswith("data in single precision")
         values = invariants(MOE, tree, x[:3], y[:3])
@@ -287,4 +291,4 @@ def test_the_posterior_is_the_same_with_sweeps_and_without():
         errors.append(azs.mcse(values))
     for name in found[0]:
         error = np.hypot(errors[0][name], errors[1][name])
-        assert (np.abs(found[0][name] - found[1][name]) < BAND * error).all(), name
+        assert (np.abs(found[0][name] - found[1][name]) < STANDARD_ERRORS * error).all(), name
