@@ -30,6 +30,7 @@ MAPS = Path("/proc/self/maps")  # what a process maps into its memory: hundreds 
 LIMIT = Path("/proc/sys/vm/max_map_count")  # beyond which the next compilation would abort the process
 SHARE = 0.3  # of the limit, at which executables are dropped: compilations go on in other threads meanwhile
 SPARED = 50  # times as long as counting them takes nobody counts again
+LONGEST = 2.0  # seconds, whatever it took: a loaded machine takes long to count, and compiles on
 _TABLE: OrderedDict[tuple, Future] = OrderedDict()
 _TABLE_LOCK = threading.Lock()
 
@@ -112,7 +113,7 @@ def make_room(*, look: bool = False) -> None:
             began = time.monotonic()
             if _maps() > SHARE * _most_maps():
                 forget()
-            _Room.due = time.monotonic() + max(0.2, SPARED * (time.monotonic() - began))
+            _Room.due = time.monotonic() + min(max(0.2, SPARED * (time.monotonic() - began)), LONGEST)
         finally:
             _Room.lock.release()
 
