@@ -50,9 +50,8 @@ class Mixture(Distribution):
             raise ValueError(
                 "x must be moe.prepare(x), made once outside your model: in compiled code it has no values."
             )
-        covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        self.moe, self.covariates = as_arrays((moe, covariates))  # prepared in double, they may be used in single
-        self.params = params
+        self.moe, self.params = moe, params
+        self.covariates = x if isinstance(x, Covariates) else moe.prepare(x)
         several = (moe.experts[-1].responses,) if moe.real and moe.experts[-1].responses > 1 else ()
         super().__init__(batch_shape=(self.covariates.n,), event_shape=several, validate_args=validate_args)
 
@@ -66,7 +65,8 @@ class Mixture(Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw class positions or responses, shape sample_shape + (n,) + event_shape."""
         keys = jax.random.split(key, int(np.prod(sample_shape)))
-        draws = jax.vmap(lambda k: self.moe.draw(k, self.params, self.covariates))(keys)
+        moe, covariates = self._in_force()
+        draws = jax.vmap(lambda k: moe.draw(k, self.params, covariates))(keys)
         return draws.reshape(*sample_shape, self.covariates.n, *self.event_shape)
 
     def log_prob(self, value: Array) -> Array:
@@ -75,8 +75,12 @@ class Mixture(Distribution):
         return jnp.vectorize(self._log_density, signature=signature)(value)
 
     def _log_density(self, codes: Array) -> Array:
-        data = self.moe.condition(self.covariates, codes)
-        return self.moe.log_densities(self.params, data)
+        moe, covariates = self._in_force()
+        return moe.log_densities(self.params, moe.condition(covariates, codes))
+
+    def _in_force(self) -> tuple[MoE, Covariates]:
+        """Model and data, prepared in double, in the precision of whoever uses them."""
+        return as_arrays((self.moe, self.covariates))
 
 
 def posterior_model(inputs: tuple[MoE, Mapping[str, Distribution], Covariates], y: Array | None = None) -> None:
@@ -115,6 +119,7 @@ def model(moe: MoE, prior: Prior | None = None) -> Callable[..., None]:
 
     def contaminated_model(x: object, y: Array | None = None) -> None:
         covariates = x if isinstance(x, Covariates) else moe.prepare(x)
-        posterior_model(as_arrays((moe, shaped, covariates)), y)  # in the precision of whoever runs it
+        prior = {name: as_arrays(distribution) for name, distribution in shaped.items()}  # in the order of the fields
+        posterior_model((*as_arrays((moe,)), prior, as_arrays(covariates)), y)  # in the precision of whoever runs it
 
     return contaminated_model

@@ -114,7 +114,7 @@ PLANS = {
     "regimes": ({"regimes": GOOD}, "regimes must be a tuple of Regime"),
     "no regime": ({"regimes": ()}, "regimes must be at least one"),
     "something else": ({"regimes": ("homogeneous",)}, "regimes must be a tuple of Regime"),
-    "name": ({"name": " "}, "name must be a text"),
+    "name": ({"name": " "}, "name must be that of a folder"),
 }
 
 

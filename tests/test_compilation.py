@@ -139,7 +139,8 @@ def test_an_interrupt_is_for_the_thread_that_it_met(error, monkeypatch):
 # The end of a program ----------------------------------------------------------------------------------------------
 
 SLOW = """
-import os, threading, jax, jax.numpy as jnp
+import os, signal, threading, jax, jax.numpy as jnp
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 from bayes_moe import compilation, threads
 def slow(x):
     for i in range(100):

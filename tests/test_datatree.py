@@ -108,7 +108,9 @@ def test_each_group_has_its_variables_and_axes(idata):
         "constant_data/x": {"obs_id": SIZE, "feature": 2},
         "constant_data/frozen_log_proba": {"obs_id": SIZE, "class": 3},
     }
-    assert all(list(values.sizes) == list(each) for values in idata["sample_stats"].data_vars.values())
+    stats = idata["sample_stats"].dataset
+    assert dict(stats["virial"].sizes) == each | {"free": sum(idata["posterior"][name][0, 0].size for name in DIMS)}
+    assert all(list(values.sizes) == list(each) for values in stats.drop_vars("virial").data_vars.values())
 
 
 def test_data_are_those_given(idata):

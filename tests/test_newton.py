@@ -617,12 +617,12 @@ def test_units_of_the_covariates_change_nothing_but_the_numbers(unit):
 
 def test_an_intercept_that_makes_up_for_an_offset_is_not_at_infinity():
     v = np.random.default_rng(3).normal(size=(2000, 2))
-    frozen = Frozen.table(np.tile(np.log([0.95, 0.05]), (len(v), 1)))
-    moe = contaminated(frozen, features=2, activation="tanh")
+    table, x = np.tile(np.log([0.95, 0.05]), (len(v), 1)), v + [0, 1000.0]
+    plain, moe = (contaminated(Frozen.table(table, rows), features=2, activation="tanh") for rows in (v, x))
     truth = {"tau": 0.3, "beta": [0.5, 1.5], "eta": [[-1.0, 1.0]]}
-    y = moe.simulate(0, moe.params(**truth), v)
+    y = plain.simulate(0, plain.params(**truth), v)
     offset = {**truth, "tau": 0.3 - 1500.0, "eta": 0.0}
-    fit = newton.fit(moe, v + [0, 1000.0], y, init=moe.params(**offset))
+    fit = newton.fit(moe, x, y, init=moe.params(**offset))
     assert "tau" not in fit.status
     assert abs(fit.params["tau"][0]) > 100
 

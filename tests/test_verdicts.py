@@ -267,9 +267,9 @@ def test_distinct_ends_are_told_and_counted():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x, y: (x, y, np.full(len(x), 1e307)), "weights must have a sum"),
+        (lambda x, y: (x, y, np.full(len(x), 1e307)), "weights must have a finite sum"),
         (lambda x, y: (x, y, np.full(len(x), 1e-200)), "weights must have a sum"),
-        (lambda x, y: (1e150 * x, y, None), "x must have columns"),
+        (lambda x, y: (1e150 * x, y, None), "x must be of a scale"),
         (lambda x, y: (1e-150 * x, y, None), "x must have columns"),
     ],
 )
