@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from bayes_moe.indexed import IndexedObservations
 from bayes_moe.varying import VaryingCoefficient
 from mle import curve_starts, labels, local, local_em, standard, windows
 from mle.curve_plan import Plan, make_plan
-from mle.curves import CurveFit
+from mle.curves import CurveFit, degenerate
 from mle.kernels import Kernel
 from mle.local_em import Solved
 from mle.windows import Windows
@@ -138,7 +139,7 @@ def first_guess(
     values = np.nan_to_num([float(solved.log_likelihood) for solved in tried], nan=-np.inf)
     if values.max() == -np.inf:
         raise ValueError("no start reached a finite log likelihood. Check x, z and y, raise h, or give init.")
-    theta = np.asarray(tried[int(values.argmax())].theta)
+    theta = np.asarray(max(tried, key=partial(_worth, plan, data)).theta)
     if plan.model.components <= labels.MOST:
         theta = _mended(plan, data, theta)
     return units.out(theta), np.sort(values)[::-1] - data.n * np.log(units.y[1])
@@ -148,11 +149,14 @@ def _mended(plan: Plan, data: IndexedObservations, theta: np.ndarray) -> np.ndar
     """The better of theta and of its fits at each u, aligned, by log likelihood after a short run from either."""
     other = aligned(plan, data, _separate(plan, data, theta).theta)
     short = replace(plan, max_iter=SHORT)
-    return max((_consistent(short, data, start) for start in (theta, other)), key=_finite_likelihood).theta
+    return max((_consistent(short, data, start) for start in (theta, other)), key=partial(_worth, plan, data)).theta
 
 
-def _finite_likelihood(solved: Solved) -> float:
-    return float(np.nan_to_num(solved.log_likelihood, nan=-np.inf))
+def _worth(plan: Plan, data: IndexedObservations, solved: Solved) -> tuple[bool, float]:
+    """Log likelihood by which fits are chosen; where an expert has collapsed it has no bound, and says nothing."""
+    level = np.asarray(solved.theta)[..., : plan.model.size]
+    whole = bool(np.isfinite(level).all()) and not degenerate(plan.model, level, np.asarray(data.y)).any()
+    return whole, float(np.nan_to_num(solved.log_likelihood, nan=-np.inf))
 
 
 def estimate(
@@ -185,7 +189,8 @@ def _estimate(
     if not mask.any():
         return plan, solved
     thetas = _numberings(plan, mask, solved.theta) if order else [solved.theta]
-    return max((_averaged(plan, mask, data, theta, sweep) for theta in thetas), key=lambda e: _finite_likelihood(e[1]))
+    averaged = [_averaged(plan, mask, data, theta, sweep) for theta in thetas]
+    return max(averaged, key=lambda each: _worth(plan, data, each[1]))
 
 
 def _numberings(plan: Plan, mask: np.ndarray, theta: np.ndarray) -> list[np.ndarray]:

@@ -216,3 +216,14 @@ def test_the_status_of_a_candidate_is_that_of_its_fits():
             max_iter=1,
             tol=0.0,
         )
+
+
+def test_a_start_that_collapsed_is_not_preferred_for_its_likelihood():
+    rng, n = np.random.default_rng(8), 150
+    model = varying_coefficient("normal", components=2)
+    x, z, u = rng.normal(size=(n, 1)), rng.normal(size=(n, 1)), rng.uniform(size=n)
+    alpha = np.stack([np.stack([np.sin(3 * u) - 1.5, 1 + u], 1), np.stack([1.5 - u, -np.ones(n)], 1)], 1)
+    y = model.simulate(8, {"beta": [[[0.0, 1.0]]], "alpha": alpha, "delta": [[-1.0, -1.0]]}, x, z)
+    fit = kernel_em.fit(model, x, z, u, y, h=0.3, random_state=8, grid=8)
+    assert fit.status == "converged"  # fitted at each u alone, a component has next to no observations at the right end
+    assert fit.log_likelihood == pytest.approx(-100.70648, abs=1e-3)
