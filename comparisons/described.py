@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from comparisons import rates, valid
 from comparisons.pictures import Picture
@@ -82,6 +82,10 @@ class DescribedRegime:
         """Size of each parameter at n."""
         return self.at[n].scales
 
+    def fingerprint(self, n: int) -> Mapping[str, object]:
+        """What a cell's result depends on at n."""
+        return self.at[n].fingerprint
+
     def bound(self, n: int, statistic: str) -> Mapping[str, float]:
         """Error of an efficient estimator at n."""
         return self.at[n].bounds[statistic]
@@ -104,25 +108,15 @@ class Described:
     sizes: Mapping[str, tuple[int, ...]]
     replicates: Mapping[str, int | Mapping[int, int]]
     settings: Mapping[str, Mapping[str, object]]
+    flags: Mapping[str, object] = field(default_factory=dict)
     found: Found | None = None
     recipe: None = None
 
-    count, regime, plans = Study.count, Study.regime, Study.plans
+    count, regime, plans, identity = Study.count, Study.regime, Study.plans, Study.identity
 
-    def identity(self, cell: Cell) -> dict[str, object]:
-        """Everything that a cell's result depends on, as :meth:`comparisons.study.Study.identity` has it."""
-        return {
-            "numerics": self.numerics,
-            "dtype": self.dtype,
-            "study": self.name,
-            "seed": self.seed,
-            "regime": cell.regime,
-            **self.regime(cell.regime).at[cell.n].fingerprint,
-            "n": cell.n,
-            "replicate": cell.replicate,
-            "estimator": cell.estimator,
-            "settings": self.settings[cell.estimator],
-        }
+    def unusual(self) -> Mapping[str, object]:
+        """JAX's settings of the last ``run``, as :meth:`comparisons.study.Study.unusual` has them."""
+        return self.flags
 
     def has(self, cell: Cell) -> bool:
         """Whether this study has such a cell, and says what is needed at its size."""
@@ -189,6 +183,7 @@ def read(about: Mapping[str, object], sizes: Sequence[Mapping[str, object]], fou
         valid.mapping(about.get("sizes"), "sizes", _read_sizes),
         valid.mapping(about.get("replicates"), "replicates", _read_counts),
         valid.mapping(about.get("settings"), "settings", _read_settings),
+        _read_settings(about.get("flags", {}), "flags"),
         found,
     )
     lacking = [name for name in study.sizes if name not in study.replicates or name not in study.settings]

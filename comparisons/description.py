@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from comparisons import rates
 from comparisons.described import FORMAT
-from comparisons.study import DTYPE, NUMERICS, Regime, Study
+from comparisons.study import Regime, Study
 
 
 def describe(study: Study) -> dict[str, object]:
@@ -16,8 +16,9 @@ def describe(study: Study) -> dict[str, object]:
         "name": study.name,
         "title": study.title,
         "seed": study.seed,
-        "numerics": NUMERICS,
-        "dtype": DTYPE,
+        "numerics": study.numerics,
+        "dtype": study.dtype,
+        "flags": study.unusual(),
         "regimes": [_regime(regime) for regime in study.regimes],
         "sizes": {name: list(sizes) for name, sizes in study.sizes.items()},
         "replicates": {

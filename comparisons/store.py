@@ -20,7 +20,7 @@ from comparisons.opening import Damaged as Damaged
 from comparisons.opening import StoreError as StoreError
 from comparisons.pictures import Picture
 from comparisons.schema import SCHEMA as SCHEMA
-from comparisons.study import NUMERICS, Cell, Study, digest
+from comparisons.study import Cell, Study, digest
 from comparisons.valid import Invalid
 
 FILE = "results.sqlite"
@@ -164,7 +164,7 @@ class Store:
             versions = ", ".join(sorted({str(row.identity.get("numerics")) for row in others}))
             lines.append(
                 f"{len(others)} fits in {self.path} belong to other settings or another version (numerics {versions}; "
-                f"this is {getattr(self.study, 'numerics', NUMERICS)}), and are left out."
+                f"this is {self.study.numerics}), and are left out."
             )
         mine = [self._lacks(row) if isinstance(row, rows.Row) and self._known(row) else row for row in found]
         if wrong := [str(one) for one in mine if isinstance(one, Invalid)]:

@@ -183,6 +183,16 @@ class Study:
     findings: Callable[[Sequence[dict[str, object]]], tuple[str, Figure]] | None = None
     recipe: object = None
 
+    @property
+    def numerics(self) -> int:
+        """Version of what a cell answers."""
+        return NUMERICS
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the fits."""
+        return DTYPE
+
     def __post_init__(self):
         """Refuse a plan that can't be run, before anything is."""
         _refuse_name(self.name)
@@ -225,11 +235,15 @@ class Study:
             and cell.replicate < self.count(cell.estimator, cell.n)
         )
 
+    def unusual(self) -> Mapping[str, object]:
+        """JAX's settings that results depend on and that can't be held, where they are not the usual ones."""
+        return flags.unusual()
+
     def identity(self, cell: Cell) -> dict[str, object]:
         """Everything that a cell's result depends on."""
         return {
-            "numerics": NUMERICS,
-            "dtype": DTYPE,
+            "numerics": self.numerics,
+            "dtype": self.dtype,
             "study": self.name,
             "seed": self.seed,
             "regime": cell.regime,
@@ -238,7 +252,7 @@ class Study:
             "replicate": cell.replicate,
             "estimator": cell.estimator,
             "settings": dict(self.settings[cell.estimator]),
-            **({"flags": unusual} if (unusual := flags.unusual()) else {}),
+            **({"flags": unusual} if (unusual := self.unusual()) else {}),
         }
 
     def data_key(self, cell: Cell) -> Array:

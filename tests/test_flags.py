@@ -1,13 +1,14 @@
 """JAX's settings: a study's data, keys and fits are the same whatever they are; threads inherit what is in force."""
 
 import contextlib
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from bayes_moe import flags, threads
-from comparisons import catalogue, cell
+from comparisons import catalogue, cell, described, description
 from comparisons import study as study_module
 from comparisons.study import Cell, Study, key_of
 
@@ -99,3 +100,18 @@ def test_what_can_t_be_held_is_in_the_identity():
         assert study.identity(one) == plain | {"flags": {"random_seed_offset": 7}}
     finally:
         jax.config.update("jax_random_seed_offset", before)
+
+
+def test_a_study_as_data_knows_the_fits_that_were_made_under_other_settings():
+    study = STUDIES["quickstart"]
+    one = next(study.cells())
+    before = jax.config.jax_random_seed_offset
+    jax.config.update("jax_random_seed_offset", 7)
+    try:
+        stored = study.identity(one)
+        about = description.describe(study)
+        at = {"regime": one.regime, "n": one.n, **description.describe_at(study.regime(one.regime), one.n)}
+    finally:
+        jax.config.update("jax_random_seed_offset", before)
+    read = described.read(json.loads(json.dumps(about)), [json.loads(json.dumps(at))])
+    assert read.identity(one) == json.loads(json.dumps(stored))  # of a reader whose own settings are the usual ones
