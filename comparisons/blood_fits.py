@@ -65,8 +65,8 @@ class Result:
         Held-out log density of each cell at the best bandwidth, by number of groups, all with the same folds.
     bands : dict of str to Bands
         "kernel, asymptotic", "kernel, bootstrap" and "posterior", simultaneous, on one grid.
-    test : glrt.Result
-        Of constant slopes.
+    test : glrt.Result or glrt.Unsound
+        Of constant slopes, or why the fit can't be tested.
     verdict : diagnostics.Verdict
         The sampling gate's, on quantities without labels.
     memberships : dict of str to ndarray, shape (n,)
@@ -79,7 +79,7 @@ class Result:
     selections: dict[int, bandwidth.Selection]
     held_out: dict[int, np.ndarray]
     bands: dict[str, Bands]
-    test: glrt.Result
+    test: glrt.Result | glrt.Unsound
     verdict: diagnostics.Verdict
     memberships: dict[str, np.ndarray]
     pooled: np.ndarray
@@ -117,7 +117,7 @@ def run(question: Question, *, quick: bool = False, seed: int = 0) -> Result:
         selections,
         {k: each for k, (_, each) in scored.items()},
         drawn,
-        glrt.test(best, constant=[SLOPES], replicates=replicates, random_state=rng),
+        constant_slopes(best, replicates, rng),
         verdict,
         memberships(narrow, tree),
         kernel(question, 1, selections[1], seed)[1].params["alpha"][:, 0, 1],
@@ -161,6 +161,14 @@ def kernel(question: Question, groups: int, selection: bandwidth.Selection, seed
     fit = partial(kernel_em.fit, model_of(groups), *question.data, **_inputs(question))
     best = fit(h=selection.best, n_init=STARTS, random_state=seed)
     return best, fit(h=selection.h, init=best.params)
+
+
+def constant_slopes(fit: CurveFit, replicates: int, rng: np.random.Generator) -> glrt.Result | glrt.Unsound:
+    """Test whether slopes are constant, or say why the fit can't be tested."""
+    try:
+        return glrt.test(fit, constant=[SLOPES], replicates=replicates, random_state=rng)
+    except glrt.Unsound as reason:
+        return reason
 
 
 def posterior(question: Question, seed: int, settings: dict[str, object]) -> tuple[xr.DataTree, diagnostics.Verdict]:
@@ -238,10 +246,11 @@ def _slopes(result: Result) -> list[str]:
 
 def _verdicts(result: Result) -> list[str]:
     problems = [f"{name}: {'; '.join(band.problems)}" for name, band in result.bands.items() if band.problems]
+    tested = f"not tested. {result.test}" if isinstance(result.test, glrt.Unsound) else result.test
     return [
         f"kernel estimate, h = {result.fit.h:.2g}: {result.fit.status}",
         *problems,
-        f"constant slopes, h = {result.test.null.h:.2g}: {result.test}",
+        f"constant slopes, h = {result.selections[GROUPS].best:.2g}: {tested}",
         f"posterior, sampling gate: {result.verdict}",
     ]
 

@@ -26,7 +26,7 @@ ASSUMPTIONS = (
     "z standard normal, two components. Binomial responses have the same curves, on the logit scale, and 20 trials.",
     "In the regime null the experts' slopes are constant, at their means over u.",
     "RASE: root of the mean, over the grid and over the coefficients of the gate or of the experts, of squared errors. "
-    "Experts are numbered by their mean intercepts.",
+    "Experts are numbered by their predictors' means, at the covariates' means.",
     "n^-2/5 is the rate of curves with two derivatives when h falls as n^-1/5; at a fixed h bias stays.",
 )
 FALLING = (

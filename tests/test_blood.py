@@ -1,6 +1,7 @@
 """Blood cells: what is read from the file, what is made of it, the extra that may be missing, table and figure."""
 
 import importlib.util
+from dataclasses import replace
 from functools import cache
 
 import h5py
@@ -177,6 +178,15 @@ def test_the_table_says_what_was_found():
     slope = result.fit.params["alpha"][:, 1, 1][np.abs(result.fit.grid - 0.5).argmin()]
     assert f"{slope:+.2f} [" in lines["group 1, posterior"]
     assert "+0.45" in lines["one group for all cells, kernel"]
+
+
+def test_a_fit_that_can_t_be_tested_leaves_the_rest_of_the_table(monkeypatch):
+    def refuse(*_, **__):
+        raise glrt.Unsound("fit must have converged")
+
+    monkeypatch.setattr(glrt, "test", refuse)
+    result = replace(made_up(), test=blood_fits.constant_slopes(None, 20, np.random.default_rng(0)))
+    assert "not tested. fit must have converged" in blood_fits.table(result)
 
 
 def test_the_figure_is_drawn(tmp_path):
