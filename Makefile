@@ -19,10 +19,10 @@ bench: $(PEERS_READY) ## measure ours beside NumPyro, PyMC, Stan, BlackJAX (two 
 	$(PEERS)/bin/python -m comparisons.peers.bench $(BENCH)
 
 test: $(READY) ## run the quick tests
-	$(PY) -m pytest -n 2 -m "not slow"
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: $(READY) ## run every test, the slow ones too
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist worksteal
 
 test-keys: $(READY) ## run the statistical tests under 20 other keys, in turn, and print a table (hours; KEYS="1 2": some)
 	$(PY) tests/keys.py $(KEYS)

@@ -55,6 +55,7 @@ def test_a_map_that_never_settles_is_left_to_itself():
         assert np.isfinite(points).all()
 
 
+@pytest.mark.slow
 def test_kernel_em_reaches_the_plain_iterations_fixed_point_in_half_the_steps():
     model, rows = draw_standin()
     fit = kernel_em.fit(model, *rows, h=0.21, random_state=0)

@@ -110,6 +110,7 @@ def coverage(simultaneous):
     return np.mean(hits)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_rice_bands_cover_whole_curves_and_pointwise_bands_do_not():
     assert coverage(True) > LEAST
@@ -143,6 +144,7 @@ def mixture_band(workers=2):
     return bands.bootstrap(mixture_fit(), random_state=1, replicates=20, workers=workers)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_does_not_depend_on_threads():
     np.testing.assert_array_equal(mixture_band(2).draws, mixture_band(1).draws)
 
@@ -158,6 +160,7 @@ def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
     assert np.abs(found.bias / found.se).mean() < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_pilot_bootstrap_frees_the_noise_of_its_bias():
     fit = regression_fit(n=60)
@@ -168,6 +171,7 @@ def test_a_pilot_bootstrap_frees_the_noise_of_its_bias():
     np.testing.assert_allclose(wider, -bias.mean(), atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_pilot_bootstrap_finds_the_smoothing_bias():
     """A sine comes out flatter by a factor; drawn from the fit as it is, responses show that factor of its bias."""
@@ -216,6 +220,7 @@ def test_refits_whose_dispersion_collapsed_are_left_out_and_counted(monkeypatch)
     assert found.problems == ("1 of 20 refits failed and are left out",)
 
 
+@pytest.mark.slow
 def test_replicates_are_aligned_and_unaligned_ones_would_show():
     found = mixture_band()
     model, draws = found.fit.model, found.draws.copy()

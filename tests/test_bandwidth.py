@@ -11,6 +11,7 @@ from bayes_moe import varying_coefficient
 from mle import bandwidth, curve_plan, kernel_em
 
 
+@pytest.mark.slow
 def test_cross_validation_scores_are_those_of_fits_without_the_fold():
     model, rows = draw_standin(n=500)
     rows = [values[:200] for values in rows]

@@ -132,6 +132,7 @@ def fitted():
         return question, group, chosen, blood_fits.kernel(question, 2, chosen, 0)[1]
 
 
+@pytest.mark.slow
 def test_memberships_are_bayes_rule_at_each_cells_own_u():
     question, group, _, fit = fitted()
     at = fit.at(np.asarray(fit.data.u))
@@ -146,6 +147,7 @@ def test_memberships_are_bayes_rule_at_each_cells_own_u():
     assert ((found > 0.5) == group[order]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_held_out_scores_prefer_the_groups_that_there_are(monkeypatch):
     monkeypatch.setattr(blood_fits, "STARTS", 2)
     question, _ = simulated()

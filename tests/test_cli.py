@@ -150,6 +150,7 @@ def test_report_holds_all_in_one_file(results, monkeypatch, capsys):
     assert (results / "fake" / "slopes.csv").read_text().startswith('"study","commit","regime","parameter"')
 
 
+@pytest.mark.slow
 def test_a_report_of_archived_results_is_written_elsewhere(results, monkeypatch, capsys, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in (results / "fake").iterdir()}
     assert call(monkeypatch, "study", "report", results / "fake", "--to", tmp_path / "new") == 0
@@ -200,6 +201,7 @@ def test_a_study_file_that_was_edited_needs_a_word(monkeypatch, capsys, tmp_path
     assert call(monkeypatch, "study", "run", path, *arguments, "--edited") == 0
 
 
+@pytest.mark.slow
 def test_the_report_says_which_commands_ran_and_keeping_draws_which_fits_have_none(monkeypatch, capsys, tmp_path):
     plan = ["--estimators", "quick", "--sizes", "50,60", "--replicates", "2"]
     assert call(monkeypatch, "study", "run", FAKE, *plan, "--results", tmp_path) == 0
@@ -214,6 +216,7 @@ def test_the_report_says_which_commands_ran_and_keeping_draws_which_fits_have_no
         assert page.count(line) == 1
 
 
+@pytest.mark.slow
 def test_work_after_the_fits_is_for_the_whole_plan_and_does_not_resume(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cli, "_leave", sys.exit)
     path, arguments = tmp_path / "mine.py", ["--results", tmp_path]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import quick
 
 from bayes_moe import contaminated, gaussian_gated, parameters
 from bayes_moe.experts import Frozen
@@ -58,7 +59,13 @@ def test_adapters_may_change_places():
     np.testing.assert_allclose(moe.log_density(turned, X, y), moe.log_density(params, X, y), rtol=1e-12)
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS.keys())
+QUICK = (
+    *("linear frozen, linear", "linear frozen, tanh", "all classes free", "own activation", "sigmoid gate"),
+    *("constant gate", "two adapters", "frozen table", "gaussian, full"),
+)
+
+
+@pytest.fixture(params=quick(MODELS, *QUICK))
 def moe(request):
     return request.param
 

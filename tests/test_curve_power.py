@@ -71,6 +71,7 @@ def test_a_cell_of_the_test_holds_both_p_values():
     assert 0 <= row["p_chi-square"] <= 1
 
 
+@pytest.mark.slow
 def test_constant_slopes_are_fitted_at_a_bandwidth_that_falls():
     plan = curve_studies.constants(quick=True)
     one = Cell("null", 1000, 0, "kernel")

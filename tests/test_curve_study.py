@@ -43,6 +43,7 @@ def test_under_the_null_slopes_are_constant_at_their_means_and_nothing_else_chan
     np.testing.assert_array_equal(null["beta"], full["beta"])
 
 
+@pytest.mark.slow
 def test_regimes_are_told_apart_and_data_are_shared_by_estimators():
     regimes = [curve_regimes.regime(family, share) for family in ("normal", "binomial") for share in (0.0, 0.5, 1.0)]
     assert len({str(one.fingerprint(500)) for one in regimes}) == 6
@@ -85,6 +86,7 @@ def test_a_kernel_cell_holds_errors_coverage_and_tests():
     assert widths[0] < widths[1]
 
 
+@pytest.mark.slow
 def test_the_smoothed_truth_is_the_local_linear_fit_to_the_true_curve():
     regime = curve_regimes.regime("normal")
     (x, z, u, _), y = regime.draw(jax.random.key(2), 150)
@@ -109,6 +111,7 @@ def test_a_posterior_cell_holds_errors_and_coverage():
     assert curve_summary.kinds([row]) == ["credible"]
 
 
+@pytest.mark.slow
 def test_draws_of_curves_are_kept_on_request_and_findings_reported(tmp_path):
     plan = study(**{"consistent-0.21": SMALL | {"bootstrap": 0, "glrt": 0}})
     with Store(tmp_path / "results.sqlite", plan) as store:

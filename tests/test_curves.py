@@ -18,6 +18,7 @@ import xarray as xr
 from curve_cases import BASES, SIZES, TIGHT, draw_rows, held, log_prior, slow_likelihood, with_switched_labels
 from montecarlo import STANDARD_ERRORS, first_that_passes, key, worst
 from numpyro.infer.util import log_density
+from selection import quick
 
 from bayes_moe import credible, curve_draws, curve_starts, curves, diagnostics, modes, relabel, varying_coefficient
 from bayes_moe.bases import BSplines, HilbertGP
@@ -59,7 +60,7 @@ def test_the_density_is_scipys(family, kind, constant):
     assert found == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize("components", quick([1, 3], 1))
 def test_the_density_is_scipys_for_other_numbers_of_components(components):
     found, expected = density_case("normal", "hilbert", (), components)
     assert found == pytest.approx(expected, rel=1e-10)
@@ -90,6 +91,7 @@ def test_ends_of_searches_that_are_no_modes_are_passed_over(monkeypatch):
         np.testing.assert_array_equal(value, start[name])
 
 
+@pytest.mark.slow
 @jax.enable_x64(True)
 def test_starts_respect_priors_with_a_support_of_their_own():
     model, (x, z, u, y) = draw_rows("normal")
@@ -165,6 +167,7 @@ def deviations(amplitude):
     return worst(draws, mean, sd)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_one_normal_component_is_gaussian_process_regression():
     assert deviations(AMPLITUDE) < STANDARD_ERRORS
@@ -204,6 +207,7 @@ def gate(drawn):
     return diagnostics.check(tree, curve_draws.invariants(model, tree))
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.parametrize("basis", ["hilbert", "bspline"])
 def test_label_free_quantities_pass_the_sampling_gate(basis):

@@ -46,6 +46,7 @@ def test_merging_keeps_weight_mean_and_covariance_and_ends_with_one_atom():
     np.testing.assert_allclose(moments[1:], moments[:1] * 2, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_split_atom_is_merged_first_and_three_are_chosen():
     split = {n: np.concatenate([np.asarray(v), np.asarray(v)[1:2]]) for n, v in TRUTH.items()}
     split["pi"] = [0.3, 0.15, 0.3, 0.25]

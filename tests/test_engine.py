@@ -67,6 +67,7 @@ def test_a_cell_that_fails_is_a_row(tmp_path):
     assert (row["status"], row["error"]) == ("error", "RuntimeError: planted")
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_and_speak_tls(serial, tmp_path, monkeypatch):
     original, addresses = pools._executing, []
 

@@ -66,6 +66,7 @@ def times(measure, unit):
     return {name: value if name == "pi" else value * unit for name, value in measure.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e-100, 1.0, 1e100, 1e160, 1e300])
 def test_measures_are_compared_in_all_units(unit):
     one, two = times(A, unit), times(B, unit)

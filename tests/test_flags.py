@@ -46,6 +46,7 @@ def data(study):
     return one, [*(x if isinstance(x, tuple) else (x,)), y, *truth.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_cell_has_the_same_data_and_key_under_other_settings(name, settings, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from montecarlo import STANDARD_ERRORS, key
 from scipy.integrate import quad
 from scipy.special import logsumexp
+from selection import quick
 
 from bayes_moe import gaussian_gated, parameters
 
@@ -32,7 +33,7 @@ def draw_case(form, shape, seed=0, n=40):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", quick(SHAPES, (3, 2, 2), ids=str))
 def test_densities_and_responsibilities_are_those_of_the_mixture_in_x_and_y(form, shape):
     moe, params, x, y = draw_case(form, shape)
     joint, marginal = oracle.joint_log_densities(params, x, y), oracle.x_log_densities(params, x)
@@ -75,6 +76,7 @@ def test_the_conditional_density_integrates_to_one_and_has_the_predicted_moments
     np.testing.assert_allclose(predicted.memberships, moe.memberships(params, x))
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.parametrize("shape", [(3, 2, 1), (2, 1, 2)])
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "planted error"])

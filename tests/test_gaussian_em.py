@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from selection import quick
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -55,7 +56,7 @@ def expected(free, moe, data, r):
 
 
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "planted error"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", quick(FORMS, "full"))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_closed_form_is_the_maximum_of_the_expected_log_likelihood(form, shape, wrong):
     with jax.enable_x64(True):
@@ -108,6 +109,7 @@ def sklearn_history(params, x, y, steps):
     return np.array(history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_step_is_that_of_scikit_learn(shape):
     moe = gaussian_gated(*shape[:2], responses=shape[2])
@@ -153,6 +155,7 @@ def test_each_kind_of_start_reaches_the_same_maximum_again_and_again(kind):
     assert len(fits[0].starts) == 3
 
 
+@pytest.mark.slow
 def test_integer_weights_are_repeated_rows():
     moe, truth, x, y = draw_m1()
     times = np.random.default_rng(0).integers(0, 4, 200)
@@ -299,6 +302,7 @@ def test_criteria_are_those_of_scikit_learn_and_choose_three():
 # Too many experts ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experts", [4, 5])
 def test_newton_ends_the_climb_that_em_begins(experts):
     moe = gaussian_gated(experts, 1)

@@ -8,6 +8,7 @@ import pytest
 from montecarlo import STANDARD_ERRORS, first_that_passes, key
 from numpyro.infer.util import log_density
 from scipy import stats
+from selection import quick
 
 from bayes_moe import gaussian_gated, nuts, priors, relabel
 from mle import em
@@ -22,7 +23,7 @@ def case(responses=1, form="full", n=30):
     return moe, params, *moe.simulate_joint(0, params, n)
 
 
-@pytest.mark.parametrize("responses", [1, 2])
+@pytest.mark.parametrize("responses", quick([1, 2], 2))
 def test_the_distribution_is_the_models_density(responses):
     moe, params, x, y = case(responses)
     with jax.enable_x64(True):
@@ -57,6 +58,7 @@ def test_every_parameter_has_a_default_prior_of_its_shape(form, responses):
     assert {name: d.event_shape for name, d in resolved.items()} == {name: v.shape for name, v in params.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_single_precision_and_a_single_expert():
     moe = gaussian_gated(1, 1)

@@ -61,6 +61,7 @@ def test_truths_are_the_published_ones(model):
     gaussian_regimes.regime(model, 3).moe.params(**truth)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_published_start_splits_atoms_at_random_and_moves_them_a_little():
     truth, n = gaussian_regimes.truth("m3"), 1000
@@ -90,6 +91,7 @@ def test_a_regime_with_other_experts_or_another_truth_is_another_regime():
 # Cells -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_step_is_one_step_of_em():
     plan = study()
     one = Cell("k4", 200, 0, "em-one-step")
@@ -163,6 +165,7 @@ def test_modes_come_once_each_with_their_experts_in_one_order():
 # The whole way -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_runs_and_reports(tmp_path):
     plan = study()
     with Store(tmp_path / "results.sqlite", plan) as store:

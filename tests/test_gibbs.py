@@ -61,8 +61,9 @@ def case():
     """Two parameter sets, data, an expert for each observation: none has expert 2."""
     with jax.enable_x64(True):
         prior = priors.resolve(PLANE, PRIOR)
-        first, second = (drawn(prior, jax.random.key(seed)) for seed in (0, 1))
-        data = simulated(jax.random.key(2), first, 30)
+        draw, simulate = jax.jit(lambda seed: drawn(prior, seed)), jax.jit(lambda seed, at: simulated(seed, at, 30))
+        first, second = (draw(jax.random.key(seed)) for seed in (0, 1))
+        data = simulate(jax.random.key(2), first)
         return prior, first, second, data, jnp.arange(3)[:, None] == jnp.arange(30) % 5 // 3
 
 
@@ -135,6 +136,7 @@ def chain(case):
     return state, lambda: gibbs.refreshed(state, (args, centre, factor), where, potential, 2), potential
 
 
+@pytest.mark.slow
 @float64
 def test_a_refreshed_state_has_its_own_potential_and_gradient_and_what_was_adapted(chain):
     state, refresh, potential = chain
@@ -200,11 +202,13 @@ def largest(altered):
     return np.abs(found.mean(axis=0) / (found.std(axis=0) / np.sqrt(REPEATS))).max()
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_sweep_changes_no_distribution():
     assert largest({}) < STANDARD_ERRORS
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", list(ALTERED))
 def test_a_sweep_under_another_prior_is_found_out(name):

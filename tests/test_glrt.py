@@ -35,6 +35,7 @@ def seeds(count):
     return range(key(0), key(0) + count)
 
 
+@pytest.mark.slow
 def test_the_statistic_is_the_difference_of_two_log_likelihoods():
     fit = slope_fit()
     found = glrt.test(fit, constant=["alpha[:,1]"], zero=["alpha[:,2]"], method="chi-square")

@@ -93,6 +93,7 @@ def test_a_study_of_ours_as_data_has_the_same_cells(name, n):
     assert [data.plans(one) for one in study.cells()] == [True] * len(list(study.cells()))
 
 
+@pytest.mark.slow
 def test_every_study_of_ours_can_be_described():
     for make in catalogue.STUDIES.values():
         study = make(False)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from montecarlo import STANDARD_ERRORS, key
+from selection import quick
 
 from bayes_moe import contaminated, information, parameters
 from bayes_moe.information import strong_identifiability
@@ -207,6 +208,7 @@ def check(expert, features, seed, offset=False, **options):
     return strong_identifiability(expert, eta, draw_x(1000, features), offset=offset, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [1, 2, 3])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "gelu"])
 def test_smooth_nonlinear_activations_are_strongly_identifiable(activation, features):
@@ -222,7 +224,7 @@ def test_activations_without_curvature_are_not(activation, features):
         assert found.second_order < EXACT < found.first_order
 
 
-@pytest.mark.parametrize("features", [1, 2])
+@pytest.mark.parametrize("features", quick([1, 2], 1))
 @pytest.mark.parametrize("activation", ["linear", "tanh", "sigmoid", "gelu", "relu"])
 def test_no_activation_with_an_offset_is(activation, features):
     for seed in range(3):

@@ -106,6 +106,7 @@ def test_experts_that_have_labels_are_refused():
 # Chains from several starts ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_chains_start_from_each_mode_in_turn():
     """Each chain keeps the labels of the start it was given: modes that differ in labels alone are as likely."""

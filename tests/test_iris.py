@@ -80,6 +80,7 @@ def test_intervals_allow_for_flowers_that_splits_share():
     assert iris.mean(np.ones(1)) == (1.0, np.inf)
 
 
+@pytest.mark.slow
 def test_table_and_figure(tmp_path, monkeypatch):
     for module in (iris, iris_figure):
         monkeypatch.setattr(module, "EXPERTS", (1, 2))

@@ -96,6 +96,7 @@ def test_the_separate_engine_maximises_each_local_likelihood():
     assert np.abs(moved).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_consistent_engine_is_at_its_fixed_point():
     fit = standin_fit("consistent")
     plan = curve_plan.plan_of(fit)
@@ -163,6 +164,7 @@ def fit_each_u_alone(model, rows, h):
     return np.array(out)[:, 1 + 1]  # beta[0,0], alpha[0,0], alpha[0,1]
 
 
+@pytest.mark.slow
 def test_where_components_cross_only_fits_of_each_u_alone_switch_labels():
     model, rows = draw_crossing()
     with jax.enable_x64(True):
@@ -235,6 +237,7 @@ def test_a_component_keeps_the_number_that_it_is_fixed_by():
         assert np.median(fit.params["alpha"][:, 0, 1]) < 0.2  # the component whose slope is about -0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", curve_plan.ENGINES)
 @pytest.mark.parametrize("unit", [1e-6, 1e6])
 def test_units_change_nothing_but_the_numbers(engine, unit):
@@ -305,6 +308,7 @@ def _flat(case):
     return case[0], *case[1]
 
 
+@pytest.mark.slow
 def test_discrete_u_will_do():
     rng = np.random.default_rng(0)
     u, z = rng.integers(0, 12, 400).astype(float), rng.normal(size=(400, 1))
@@ -415,6 +419,7 @@ def test_an_empty_component_is_named_with_its_place():
     assert "raise h" in fit.status
 
 
+@pytest.mark.slow
 def test_separation_within_a_window_is_named():
     rng = np.random.default_rng(0)
     model, n = varying_coefficient("binomial", 1, gate_features=0, expert_features=1), 300

@@ -39,6 +39,7 @@ def covered(regime, estimator, monkeypatch):
     return {name: np.mean([row[column] for row in rows]) for name, column in names.items()}
 
 
+@pytest.mark.slow
 def test_intervals_of_exchangeable_adapters_are_judged_in_the_truth_s_order(monkeypatch):
     for share in covered(TWO, switched, monkeypatch).values():
         assert share == pytest.approx(NOMINAL[0], abs=NOMINAL[1])
@@ -105,6 +106,7 @@ def test_draws_whose_labels_switch_are_put_in_one_order():
 # Parameters with a support ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("near", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_maximum_likelihood_fits_parameters_with_a_constraint(near):
     """The built-in estimator on positive, simplex and positive-definite parameters; the oracle is EM."""

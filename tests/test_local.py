@@ -9,6 +9,7 @@ import oracle_varying as oracle
 import pytest
 from curve_cases import at_one_u, some_theta
 from scipy import integrate, optimize
+from selection import quick
 
 from bayes_moe import varying_coefficient
 from bayes_moe.compilation import jitted
@@ -69,7 +70,8 @@ def test_windows_hold_every_observation_in_reach_with_its_weight(whole):
 
 
 @pytest.mark.parametrize(
-    ("family", "components"), [*((family, 2) for family in oracle.FAMILIES), ("normal", 1), ("binomial", 3)]
+    ("family", "components"),
+    quick([*((one, 2) for one in oracle.FAMILIES), ("normal", 1), ("binomial", 3)], ("normal", 2), ("binomial", 3)),
 )
 def test_value_and_score_are_those_of_slow_code(family, components):
     with jax.enable_x64(True):
@@ -83,7 +85,7 @@ def test_value_and_score_are_those_of_slow_code(family, components):
     np.testing.assert_allclose(score, numeric, atol=1e-3 * np.abs(numeric).max())
 
 
-@pytest.mark.parametrize("family", oracle.FAMILIES)
+@pytest.mark.parametrize("family", quick(oracle.FAMILIES, "normal", "binomial"))
 def test_informations_scores_and_the_em_gradient(family):
     with jax.enable_x64(True):
         model, seen, _ = at_one_u(family)
@@ -101,6 +103,7 @@ def test_informations_scores_and_the_em_gradient(family):
             np.testing.assert_allclose(complete, slow, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", oracle.DISPERSED)  # those whose information is not the curvature itself
 def test_an_m_step_never_lowers_its_aim_nor_a_climb_the_local_likelihood(family):
     with jax.enable_x64(True):
@@ -117,6 +120,7 @@ def test_an_m_step_never_lowers_its_aim_nor_a_climb_the_local_likelihood(family)
             assert (np.diff(steps) >= -1e-10).all()
 
 
+@pytest.mark.slow
 def test_a_climb_reaches_what_a_generic_optimiser_reaches():
     with jax.enable_x64(True):
         model, seen, rows = at_one_u("binomial", n=60, components=1)

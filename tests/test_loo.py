@@ -23,6 +23,7 @@ def fitted():
     return moe, x, y, nuts.sample(moe, x, y, **run, log_likelihood=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Estimated shape")
 @pytest.mark.parametrize("rows", [7, 101, None])
 def test_slices_give_what_the_whole_gives(fitted, rows):
@@ -43,6 +44,7 @@ def test_arviz_compares_it(fitted):
     assert table["elpd_diff"].abs().max() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.filterwarnings("ignore:Estimated shape")
 def test_one_gaussian_gated_expert_predicts_as_a_regression():

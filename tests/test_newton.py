@@ -589,6 +589,7 @@ derivatives()
 """
 
 
+@pytest.mark.slow
 def test_several_devices_share_the_data():
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
     done = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, check=False)

@@ -58,7 +58,7 @@ def test_nan_is_not_hidden(count):
 def derivatives(function, point):
     """Gradient, Hessian and third derivatives."""
     third = jax.jacfwd(jax.hessian(function))
-    return [np.asarray(d(jnp.asarray(point))) for d in (jax.grad(function), jax.hessian(function), third)]
+    return [np.asarray(jax.jit(d)(jnp.asarray(point))) for d in (jax.grad(function), jax.hessian(function), third)]
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,7 @@ def test_model_observes_y_in_a_plate_of_observations():
     assert [(frame.name, frame.size) for frame in trace["y"]["cond_indep_stack"]] == [("obs_id", SIZE)]
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_numpyro_nuts_and_predictive_work_on_the_model():
     model, moe, x, y = problem("heterogeneous")
@@ -347,6 +348,7 @@ def tree(mcmc):
     return arviz_base.from_dict(jax.tree.map(np.asarray, groups))
 
 
+@pytest.mark.slow
 def test_variational_inference_works_on_the_model():
     _, moe, x, y = problem("heterogeneous")
     with jax.enable_x64(True):

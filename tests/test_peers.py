@@ -85,6 +85,7 @@ def test_fused_kernels_equal_ours(regime, scale, kernel):
     np.testing.assert_allclose(grad, score, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", problem.REGIMES)
 def test_the_naive_numpyro_model_has_our_posterior_density(regime):
     data, moe = SMALL[regime], ours.moe(SMALL[regime])

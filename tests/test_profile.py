@@ -33,9 +33,10 @@ def slow_profile(x, y, start, j, t):
     return -optimize.minimize(negative, start[others], method="BFGS", options={"gtol": 1e-4}).fun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "j"),
-    [pytest.param("tau", 0, marks=pytest.mark.slow), ("beta", 1), pytest.param("eta", 5, marks=pytest.mark.slow)],
+    [("tau", 0), ("beta", 1), ("eta", 5)],
 )
 def test_ends_lie_where_a_slow_profile_has_fallen(fitted, name, j):
     moe, x, y, fit = fitted

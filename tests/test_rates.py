@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from montecarlo import STANDARD_ERRORS, key, may_lie_between
 from scipy.stats import chi2, norm, pareto
+from selection import quick
 
 from bayes_moe import contaminated, information
 from comparisons import catalogue, coverage, optimisation, rates, regimes, slopes, summary, tails
@@ -79,6 +80,7 @@ def test_a_size_with_few_replicates_counts_by_its_share_of_the_variance():
     assert found.df > REPLICATES - 1
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.parametrize("statistic", rates.STATISTICS)
 def test_intervals_of_unequal_sizes_are_calibrated(statistic, monkeypatch):
@@ -240,6 +242,7 @@ def rows_of(regime, sizes, factor, count=20):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 1.3])
 def test_error_over_bound_is_read_off_size_by_size(factor):
     regime, sizes = catalogue.figure("fig3").regimes[0], (1000, 10**6)
@@ -387,7 +390,7 @@ def test_exponents_follow_how_fast_the_adapter_nears_the_frozen_expert():
     assert set(regimes.exponents(True, 0.0).values()) == {-1 / 2}
 
 
-@pytest.mark.parametrize("regime", catalogue.beyond().regimes, ids=lambda regime: regime.name)
+@pytest.mark.parametrize("regime", quick({one.name: one for one in catalogue.beyond().regimes}, "relu"))
 def test_regimes_beyond_the_theorem_can_be_measured(regime):
     truth = regime.truth(1000)
     turned = {name: value[::-1] for name, value in truth.items()}

@@ -14,6 +14,7 @@ def test_readme_code_runs():
     # A quick size: fewer draws, the same calls.
     script = script.replace("rng_key=0, prior", "rng_key=0, num_warmup=100, num_samples=200, num_chains=2, prior")
     script = script.replace("rng_key=1, num_chains=2", "rng_key=1, num_warmup=100, num_samples=100, num_chains=2")
+    script = script.replace("bands.bootstrap(kernel, ", "bands.bootstrap(kernel, replicates=20, ")
     names = {}
     exec(compile(script, "README.md", "exec"), names)
     assert len(blocks) == 4

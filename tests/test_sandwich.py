@@ -39,6 +39,7 @@ def refitted(fit, index, change):
     return solved.theta
 
 
+@pytest.mark.slow
 def test_influences_are_what_refits_with_changed_weights_say():
     fit = standin_fit(200, h=0.35, grid=6, tol=1e-11, max_iter=5000)
     found = sandwich.influences(fit)
@@ -48,6 +49,7 @@ def test_influences_are_what_refits_with_changed_weights_say():
             np.testing.assert_allclose(found[..., index], slow, atol=1e-4 * np.abs(slow).max())
 
 
+@pytest.mark.slow
 def test_of_many_grid_points_some_do(monkeypatch):
     fit = standin_fit(200, h=0.35, grid="own")
     few = sandwich.standard_errors(fit)
@@ -68,6 +70,7 @@ def test_many_grid_points_far_apart_for_their_bandwidth_will_do():
     assert (sandwich.standard_errors(fit, "joint") > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_where_components_overlap_the_joint_sandwich_agrees_with_the_bootstrap():
     """The other is singular somewhere: the label-consistent EM ends at no maximum of the local likelihood."""

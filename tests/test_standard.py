@@ -71,6 +71,7 @@ def test_a_fit_is_the_same_in_any_units(which, at):
         np.testing.assert_allclose(values, fit.params[name], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", UNITS.values(), ids=UNITS)
 def test_tests_and_errors_are_the_same_in_any_units(at):
     fit, other = fitted("free"), fitted("free", at)
@@ -91,6 +92,7 @@ def test_bootstrap_bands_of_slopes_do_not_depend_on_offsets():
     np.testing.assert_allclose(moved[..., [1, 3, 5]], draws[..., [1, 3, 5]], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_intercept_that_is_held_absorbs_no_shift():
     """One component, its sd known: local least squares, through a given point where z is zero."""
     rng = np.random.default_rng(1)

@@ -15,6 +15,7 @@ import xarray as xr
 from curve_cases import BASES, SIZES, TIGHT, draw_rows, held, log_prior, slow_likelihood, with_switched_labels
 from montecarlo import FALSE_ALARM, STANDARD_ERRORS, first_that_passes, key, share, worst
 from numpyro.infer.util import log_density
+from selection import quick
 
 from bayes_moe import curve_draws, curves, diagnostics, modes, varying_coefficient
 from bayes_moe.bases import HilbertGP
@@ -50,7 +51,10 @@ def some_values(smooth):
 
 @pytest.mark.parametrize(
     ("family", "kind", "components"),
-    [("normal", "hilbert", 2), ("binomial", "bspline", 3), ("negative-binomial", "hilbert", 1)],
+    quick(
+        [("normal", "hilbert", 2), ("binomial", "bspline", 3), ("negative-binomial", "hilbert", 1)],
+        ("binomial", "bspline", 3),
+    ),
 )
 @jax.enable_x64(True)
 def test_the_density_is_scipys(family, kind, components):
@@ -164,6 +168,7 @@ def gate(drawn):
     return diagnostics.check(tree, curve_draws.invariants(model, tree))
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_a_known_sd_is_found_and_the_gate_passes():
     (_, tree, _), verdict = first_that_passes(lambda base: mixture(base=base), 1, gate)
@@ -172,6 +177,7 @@ def test_a_known_sd_is_found_and_the_gate_passes():
     assert holds(tree, "delta", np.log(TRUE_SIGMA))
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_subjects_that_are_mixed_up_would_show():
     _, tree, _ = mixture(shuffled=True)

@@ -52,6 +52,7 @@ def drawn(rows, study, folder):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("relu", "constant-same"), ("constant-same", "relu")])
 def test_regimes_with_other_parameters_have_their_own_panels(names, tmp_path):
     study = unlike(names)
@@ -69,7 +70,7 @@ def test_regimes_with_other_parameters_have_their_own_panels(names, tmp_path):
         assert sum(axis.get_xlabel() != "" for axis in shown) == len({axis.get_title() for axis in shown})
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_errors_of_zero_make_no_warning(count, tmp_path):
     study = unlike()
     assert set(drawn(rows_of(study, error=0.0, count=count), study, tmp_path)) == {"rates", "efficiency", "coverage"}

@@ -67,6 +67,7 @@ def test_trees_of_draws_are_carried_back():
             np.testing.assert_array_equal(value[1, 2], there.original(params)[name])
 
 
+@pytest.mark.slow
 def test_the_estimate_is_the_same_in_either_units():
     moe, params = case(2)
     x, y = moe.simulate_joint(0, params, 300)

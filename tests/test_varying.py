@@ -115,6 +115,7 @@ def p_value_of_simulated(family, wrong):
     return stats.chisquare(seen, expected * seen.sum() / expected.sum()).pvalue
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "planted error"])
 @pytest.mark.parametrize("family", oracle.FAMILIES)

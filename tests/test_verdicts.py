@@ -44,6 +44,7 @@ def with_blanks(x, y, fill, label):
     return inserted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("family", ["classes", "real"])
 def test_rows_of_weight_zero_are_not_there(family, fill):
@@ -86,6 +87,7 @@ def test_the_search_at_infinity_and_tables_of_a_frozen_expert_heed_weights_of_ze
     assert weighted.log_likelihood == pytest.approx(found[0], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tiny"), [("kmeans", 1e-300), ("centres", 1e-300), ("short_em", 1e-30)])
 def test_starts_heed_weights(kind, tiny):
     (x, y), moe = crossing(), gaussian_gated(2, 1)
