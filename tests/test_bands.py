@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import oracle_varying as oracle
 import pytest
-from montecarlo import key
+from montecarlo import STANDARD_ERRORS, key
 
 from bayes_moe import varying_coefficient
 from mle import bands, curve_bootstrap, kernel_em, labels
@@ -16,14 +16,18 @@ NEAR = 0.025  # seven standard errors; Rice's constants lie .005 off, the publis
 SETS, LEAST = 150, 0.8  # data sets; between what bands for whole curves hold, 91%, and pointwise ones, 66%
 
 
+def regression_rows(seed, n):
+    """Return the covariates of `regression_fit`, and u."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 1)), rng.uniform(size=n)
+
+
 @cache
 def regression_fit(seed=0, n=400, h=0.3):
     """Return a fit of one normal component whose curves are straight lines, without smoothing bias."""
-    rng = np.random.default_rng(seed)
     model = varying_coefficient("normal", 1, gate_features=0, expert_features=1)
-    z, u = rng.normal(size=(n, 1)), rng.uniform(size=n)
-    params = lines(u)
-    y = model.simulate(seed, params, np.zeros((n, 0)), z)
+    z, u = regression_rows(seed, n)
+    y = model.simulate(seed, lines(u), np.zeros((n, 0)), z)
     return kernel_em.fit(model, np.zeros((n, 0)), z, u, y, h=h, random_state=0)
 
 
@@ -149,15 +153,25 @@ def test_the_bootstrap_does_not_depend_on_threads():
     np.testing.assert_array_equal(mixture_band(2).draws, mixture_band(1).draws)
 
 
+def smoothed_again(fit, z, u):
+    """Return the levels that the fit's own means have after a local-linear fit, in closed form."""
+    mean = np.einsum("np,np->n", np.column_stack([np.ones(len(z)), z]), fit.at(u)["alpha"][:, 0])
+    scaled = (u - u.min()) / np.ptp(u)
+    return np.array([oracle.local_linear(z, scaled, mean, u0, fit.h)[:2] for u0 in fit.scaled_grid])
+
+
 @pytest.mark.statistical
 def test_bootstrap_errors_are_those_of_theory_where_theory_is_exact():
-    fit = regression_fit()
-    found = bands.bootstrap(fit, random_state=key(0), replicates=60, pilot=0)
+    fit, (z, u), replicates = regression_fit(), regression_rows(0, 400), 200
+    found = bands.bootstrap(fit, random_state=key(0), replicates=replicates, pilot=0)
     ratio = found.se / bands.asymptotic(fit).se
     assert 0.8 < np.median(ratio) < 1.2
     assert found.problems == ()
     assert (found.critical > 1.96).all()
-    assert np.abs(found.bias / found.se).mean() < 0.3
+    allowed = STANDARD_ERRORS * found.se[:, :2] / np.sqrt(replicates)
+    assert (np.abs(found.bias[:, :2] - (smoothed_again(fit, z, u) - fit.level[:, :2])) < allowed).all()
+    assert (np.abs(found.bias[:, :2]) > allowed).any()  # the test tells this bias from none
+    assert -1 < (found.bias / found.se)[:, 2].mean() < 0  # residuals of a fit are small
 
 
 @pytest.mark.slow
