@@ -41,7 +41,7 @@ ROWS = 7
 EXACT = 1e-10
 DIFFERENCES = 1e-6
 EXTREME = 1e3
-DRAWS_PER_ROW = 3000
+DRAWS_PER_ROW = 10_000
 
 
 def draw_case(frozen_activation="tanh", activation="tanh", reference="last", **sizes):
