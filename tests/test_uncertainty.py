@@ -212,7 +212,7 @@ def test_wald_intervals_cover_the_truth():
     assert fits.statuses.count("maximum") == REPLICATES
     assert abs(off(fits.z())) < STANDARD_ERRORS
     assert off(1.5 * fits.z()) < -STANDARD_ERRORS
-    assert off(fits.z() / 1.3) > STANDARD_ERRORS  # few intervals miss, but some do
+    assert off(fits.z() / 1.6) > STANDARD_ERRORS  # few intervals miss, but some do
 
 
 # Efficiency: the fit attains the Cramér–Rao bound ------------------------------------------------------------------
