@@ -34,10 +34,7 @@ def slow_profile(x, y, start, j, t):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "j"),
-    [("tau", 0), ("beta", 1), ("eta", 5)],
-)
+@pytest.mark.parametrize(("name", "j"), [("tau", 0), ("beta", 1), ("eta", 5)])
 def test_ends_lie_where_a_slow_profile_has_fallen(fitted, name, j):
     moe, x, y, fit = fitted
     ends = profile.intervals(moe, fit, x, y, names=[name])[name].reshape(-1, 2)

@@ -29,7 +29,7 @@ def problem():
     return moe, x, moe.simulate(0, moe.params(tau=0.5, beta=[1.0, -1.0], eta=[[1.0, 0.0], [0.0, -1.0]]), x)
 
 
-@pytest.mark.parametrize("block", [100, 1000])
+@pytest.mark.parametrize("block", [7, 1000])
 def test_nuts_moves_on_the_model_that_users_see(block, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", block)
     moe, x, y = problem()
