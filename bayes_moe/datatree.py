@@ -168,12 +168,12 @@ def assemble(
     attrs = {"library": "bayes-moe", "library_version": __version__, "data_hash": data_hash(args), **about}
     several = moe is not None and np.ndim(args[1]) > 1
     dims = {"y": ["obs_id", "response"] if several else ["obs_id"], "virial": ["free"]}
-    coords: dict[str, list] = {}
+    coords: dict[str, list | np.ndarray] = {}
     if moe is not None:
         dims |= {name: [_dim(moe, name, dim) for dim in field.dims] for name, field in moe.fields.items()}
         coords = {name: labels_for_coords(values) for name, values in moe.coords.items()}
         coords |= {GATE + name: values for name, values in coords.items() if name in APART}
-        coords["obs_id"] = list(row_labels(index, len(args[1])))
+        coords["obs_id"] = row_labels(index, len(args[1]))  # no list: ArviZ copies it for each variable
         attrs["classes"] = json.dumps([str(label) for label in moe.classes])
         attrs |= {"model": json.dumps(described(moe)), "data_hash": data_hash((args[0][2].x, args[1]))}
         attrs |= {"exchangeable": moe.experts[-1].dim} if moe.exchangeable else {}
@@ -225,7 +225,7 @@ def _data_groups(args: tuple) -> Groups:
     return {"observed_data": {"y": np.asarray(codes)}, "constant_data": constants}
 
 
-def _constant_data(moe: MoE, constants: dict[str, np.ndarray], rows: list) -> xr.Dataset:
+def _constant_data(moe: MoE, constants: dict[str, np.ndarray], rows: np.ndarray) -> xr.Dataset:
     """Build apart, because here the dim ``class`` counts all classes, the reference included."""
     return arviz_base.from_dict(
         {"constant_data": constants},

@@ -198,5 +198,4 @@ def row_labels(index: pd.Index | None, n: int) -> np.ndarray:
     if index is None:
         return np.arange(n)
     values = np.asarray(index)
-    plain = values.dtype.kind in "fiuM" or all(isinstance(value, str) for value in values)
-    return values if plain else np.array([str(value) for value in values])
+    return values if values.dtype.kind in "fiuM" else np.array([str(value) for value in values])

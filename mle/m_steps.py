@@ -193,6 +193,5 @@ def _maximise_part(
         return units.hessian(np.asarray(objective.call(hessian, units.free(point), r)))
 
     concave = {"hessian": curvature} if component == GATE else {}
-    start = units.standard(free)
-    result = maximise(here, start, objective.total, **concave, **box, max_iter=max_iter)
-    return units.free(result.x), bool(result.fun > here(start)[0])
+    result = maximise(here, units.standard(free), objective.total, **concave, **box, max_iter=max_iter)
+    return units.free(result.x), bool(result.fun > result.fun_at_start)

@@ -182,8 +182,9 @@ def maximise(
     Returns
     -------
     scipy.optimize.OptimizeResult
-        ``fun`` is the maximum itself.
+        ``fun`` is the maximum itself, ``fun_at_start`` the value where the climb began.
     """
+    first: list[float] = []
 
     def record(intermediate_result: optimize.OptimizeResult) -> None:
         if callback is not None:
@@ -191,6 +192,8 @@ def maximise(
 
     def negative(free: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad = value_and_grad(free)
+        if not first:
+            first.append(value)
         return -value / scale, -grad / scale
 
     if bounds is not None:
@@ -218,7 +221,7 @@ def maximise(
             options={"maxiter": max_iter, "gtol": gtol},
             callback=record,
         )
-    result.fun = -scale * result.fun
+    result.fun, result.fun_at_start = -scale * result.fun, first[0]
     return result
 
 
