@@ -18,10 +18,11 @@ study: $(READY) ## run the quickstart study and show its result
 bench: $(PEERS_READY) ## measure ours beside NumPyro, PyMC, Stan, BlackJAX (two hours; BENCH=--quick: minutes)
 	$(PEERS)/bin/python -m comparisons.peers.bench $(BENCH)
 
-test: $(READY) ## run the quick tests
-	$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
+# Most of the tests' time is XLA compiling what runs for milliseconds; without optimisation it takes half of that.
+test: $(READY) ## run the quick tests, on code that is compiled without optimisation
+	XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0" $(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: $(READY) ## run every test, the slow ones too
+test-all: $(READY) ## run every test, the slow ones too, on code as users have it
 	$(PY) -m pytest -n 2 --dist worksteal
 
 test-keys: $(READY) ## run the statistical tests under 20 other keys, in turn, and print a table (hours; KEYS="1 2": some)

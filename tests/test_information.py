@@ -225,7 +225,7 @@ def test_activations_without_curvature_are_not(activation, features):
 
 
 @pytest.mark.parametrize("features", quick([1, 2], 1))
-@pytest.mark.parametrize("activation", ["linear", "tanh", "sigmoid", "gelu", "relu"])
+@pytest.mark.parametrize("activation", quick(["linear", "tanh", "sigmoid", "gelu", "relu"], "linear", "gelu"))
 def test_no_activation_with_an_offset_is(activation, features):
     for seed in range(3):
         found = check(activation, features, seed, offset=True)
