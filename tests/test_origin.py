@@ -19,7 +19,7 @@ N = 30
 X = np.random.default_rng(0).normal(size=(N, 2))
 Y = np.random.default_rng(1).integers(0, 3, N)
 INDEX = [f"row {i}" for i in range(N)]
-RUN = {"rng_key": 0, "num_warmup": 20, "num_samples": 30, "num_chains": 2, "progress_bar": False}
+RUN = {"rng_key": 0, "num_warmup": 100, "num_samples": 100, "num_chains": 2, "progress_bar": False}
 
 
 @pytest.fixture(scope="module")
