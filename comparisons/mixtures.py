@@ -26,6 +26,7 @@ from mle import em, newton, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected
 from mle.objective import Objective
+from mle.scaled import Scaled
 
 ATOM_SD = 0.005  # of the published starts' noise on c, a and b, times n^-.083
 VARIANCE_SD = 0.0005  # of that on Gamma and nu, times n^-.25
@@ -100,7 +101,7 @@ def climb_all(
         experts = moe.gate.experts
         init = [published_start(truth, experts, len(x), rng) for _ in range(settings["n_init"])]
     drawn = starts.draw(objective, settings["n_init"], rng, init)
-    scaled = newton.Scaled(objective)
+    scaled = Scaled(objective)
 
     def climb(free: np.ndarray) -> Start:
         start = em.climb(objective, free, settings["max_iter"], settings["tol"], maximise_expected)

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bayes_moe import parameters
 from bayes_moe.compilation import memory_named
-from bayes_moe.data import Observations, check_count, check_tolerance, float64
+from bayes_moe.data import check_count, check_tolerance, float64
 from bayes_moe.moe import MoE
-from bayes_moe.numerics import logsumexp
 from mle import starts as starting
 from mle.certify import finish
 from mle.fit import Fit, Start
-from mle.m_steps import closed, maximise_expected
+from mle.m_steps import closed, e_step, maximise_expected
 from mle.objective import Objective
 from mle.problem import Bounds, pose
 
@@ -136,19 +133,6 @@ def climb(objective: Objective, free: np.ndarray, max_iter: int, tol: float, m_s
     converged = remaining_gain(history) < tol
     message = "converged" if converged else f"no convergence after {max_iter} EM steps"
     return Start(state.free, state.value, converged, len(history) - 1, message, tuple(history))
-
-
-def e_step(objective: Objective, free: np.ndarray) -> tuple[float, Array]:
-    """Log likelihood, and responsibilities times weights, (experts, n)."""
-    value, r = objective.call(_e_step, free)
-    return float(value), r
-
-
-def _e_step(free: Array, moe: MoE, data: Observations) -> tuple[Array, Array]:
-    joint = moe.log_joint(parameters.unflatten(moe.fields, free), data)
-    log_density = logsumexp(list(joint))
-    weights = 1.0 if data.weights is None else data.weights
-    return jnp.sum(weights * log_density), weights * jnp.exp(joint - log_density)
 
 
 def remaining_gain(history: Sequence[float]) -> float:

@@ -15,8 +15,8 @@ from bayes_moe import parameters
 from bayes_moe.experts import Multinomial
 from bayes_moe.moe import MoE
 from mle.fit import REPLICATED
-from mle.newton import Scaled
 from mle.objective import Objective
+from mle.scaled import Scaled
 
 FAR, SATURATED = 1e3, 40.0  # a score that counts as infinite, and the least of a row that is sent there
 

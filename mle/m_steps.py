@@ -1,4 +1,4 @@
-"""M-steps: maximise the expected complete log likelihood, one component at a time.
+"""The steps of EM: responsibilities, and what maximises the expected complete log likelihood, component by component.
 
 Given responsibilities r, sum_i r_i [log p(i | x) + log p(y | x, i)] separates into the gate and each expert. A softmax
 gate's part is a soft-label logistic regression, which is concave; an expert's is its own log likelihood with weights r.
@@ -20,12 +20,26 @@ from numpyro.distributions import constraints
 from bayes_moe import gaussian, parameters
 from bayes_moe.data import Observations
 from bayes_moe.moe import MoE
+from bayes_moe.numerics import logsumexp
 from bayes_moe.parameters import Params
 from mle.objective import Objective, maximise
 
 COLLAPSED = 1e-12  # share of the data's variance below which a component's variance is rounding error
 VARIANCES = {"Gamma": "x", "nu": "y"}  # and the data whose they are
 GATE = -1  # the gate's place in the list of components; experts count from 0
+
+
+def e_step(objective: Objective, free: np.ndarray) -> tuple[float, Array]:
+    """Log likelihood, and responsibilities times weights, (experts, n)."""
+    value, r = objective.call(_e_step, free)
+    return float(value), r
+
+
+def _e_step(free: Array, moe: MoE, data: Observations) -> tuple[Array, Array]:
+    joint = moe.log_joint(parameters.unflatten(moe.fields, free), data)
+    log_density = logsumexp(list(joint))
+    weights = 1.0 if data.weights is None else data.weights
+    return jnp.sum(weights * log_density), weights * jnp.exp(joint - log_density)
 
 
 def _expected(component: int, free: Array, moe: MoE, data: Observations, r: Array) -> Array:

@@ -13,11 +13,10 @@ from bayes_moe.data import check_count, check_tolerance, float64
 from bayes_moe.moe import MoE
 from mle import starts as starting
 from mle.certify import finish
-from mle.coordinates import Coordinates
 from mle.fit import Fit, Start
-from mle.m_steps import VARIANCES, check_collapse
 from mle.objective import Objective, maximise
 from mle.problem import Bounds, pose
+from mle.scaled import Scaled
 
 THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one
@@ -137,39 +136,6 @@ def climb(scaled: Scaled, free: np.ndarray, max_iter: int, tol: float) -> Start:
         tuple(history),
         curvature=None if "hess" not in result else scaled.map.unscaled(result.hess * scaled.total),
     )
-
-
-class Scaled:
-    """An objective in coordinates in which the data are of size one about zero."""
-
-    def __init__(self, objective: Objective, map: Coordinates | None = None) -> None:  # noqa: A002 - it is one
-        self.objective, self.total = objective, objective.total
-        self.map = objective.coordinates if map is None else map
-        self.may_collapse = bool(VARIANCES.keys() & objective.moe.fields.keys())
-
-    @property
-    def bounds(self) -> np.ndarray | None:
-        """Box of the objective, where coordinates are separate."""
-        box = self.objective.bounds
-        return None if box is None else box * self.map.unit[:, None]
-
-    def separate(self) -> Scaled:
-        """The same in coordinates in which a box is a box."""
-        return Scaled(self.objective, self.map.separate())
-
-    def check(self, point: np.ndarray) -> None:
-        """Raise :class:`~mle.m_steps.Collapse` where a variance has vanished."""
-        if self.may_collapse:
-            check_collapse(self.objective, self.map.free(point))
-
-    def value_and_grad(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """Log likelihood and its gradient."""
-        value, grad = self.objective.value_and_grad(self.map.free(point))
-        return value, self.map.gradient(grad)
-
-    def hessian(self, point: np.ndarray) -> np.ndarray:
-        """Second derivatives."""
-        return self.map.hessian(self.objective.hessian(self.map.free(point)))
 
 
 def _inside(

@@ -7,7 +7,7 @@ import numpy as np
 
 from bayes_moe import parameters, threads
 from mle.coordinates import power_of_two
-from mle.m_steps import COLLAPSED, Collapse, maximise_closed
+from mle.m_steps import COLLAPSED, Collapse, e_step, maximise_closed
 from mle.objective import Objective
 
 COLLINEAR = 1e-9  # standard deviations of what a column has beside the others, below which it has nothing
@@ -129,8 +129,6 @@ def _short_em(objective: Objective, rng: np.random.Generator) -> np.ndarray:
 
 
 def _climb_shortly(objective: Objective, free: np.ndarray) -> tuple[float, np.ndarray]:
-    from mle.em import e_step  # em draws its starts here
-
     value, r = e_step(objective, free)
     try:
         for _ in range(SHORT_STEPS):
