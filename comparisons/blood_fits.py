@@ -28,7 +28,7 @@ from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
 from comparisons import blood, files
 from comparisons.blood import Question
-from comparisons.estimators import ladder
+from comparisons.contract import ladder
 from mle import bands, bandwidth, curve_plan, glrt, kernel_em
 from mle.curves import CurveFit
 

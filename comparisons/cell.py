@@ -28,7 +28,7 @@ import numpy as np
 
 from bayes_moe import flags, threads
 from bayes_moe.data import float64
-from comparisons import contract, estimators, labels
+from comparisons import contract, labels, returned
 from comparisons.recipe import Recipe
 from comparisons.study import Cell, Regime, Study, digest
 
@@ -116,10 +116,10 @@ def _fit(study: Study, cell: Cell) -> tuple[dict[str, object], dict[str, np.ndar
     x, y, truth = study.data(cell)
     regime = study.regime(cell.regime)
     # An estimator gets copies: what it does to them must not change what it is measured against, nor the next cell.
-    problem = estimators.Problem(regime.moe, x, y, copy.deepcopy(truth))
+    problem = contract.Problem(regime.moe, x, y, copy.deepcopy(truth))
     settings = copy.deepcopy(dict(study.settings[cell.estimator]))
     made = study.estimators[cell.estimator](problem, study.fit_key(cell), settings)
-    estimate = contract.check(made, cell.estimator, regime, truth)
+    estimate = returned.check(made, cell.estimator, regime, truth)
     with np.errstate(over="ignore", invalid="ignore"):  # a warning would only repeat the error below
         measured = measure(regime, estimate.draws, truth)
     if lost := [name for name, value in measured.items() if not math.isfinite(value)]:
@@ -142,19 +142,19 @@ def _listed(value: object) -> object:
 
 
 @float64
-def measure(regime: Regime, draws: estimators.Draws, truth: dict[str, np.ndarray]) -> dict[str, float]:
+def measure(regime: Regime, draws: contract.Draws, truth: dict[str, np.ndarray]) -> dict[str, float]:
     """Errors of the point estimate, and how the losses of the draws are spread (one draw: all the same).
 
     ``error_*`` is the error of the mean over draws, ``loss_*`` the mean over draws of the error, ``radius_*`` the error
     that 95% of the draws stay below, ``spread_*`` the standard deviation of the draws (root of the summed variances).
     """
     arrays = jax.tree.map(jnp.asarray, (draws, truth))
-    point = {name: jnp.asarray(value)[None] for name, value in estimators.mean(draws).items()}
+    point = {name: jnp.asarray(value)[None] for name, value in contract.mean(draws).items()}
     of_draws = _losses(regime, *arrays)
     of_point = _losses(regime, point, arrays[1])
     out = {f"error_{name}": float(values[0]) for name, values in of_point.items()}
     out |= {f"loss_{name}": float(np.mean(values)) for name, values in of_draws.items()}
-    out |= {f"radius_{name}": float(np.quantile(values, estimators.LEVEL)) for name, values in of_draws.items()}
+    out |= {f"radius_{name}": float(np.quantile(values, contract.LEVEL)) for name, values in of_draws.items()}
     out |= {f"spread_{name}": float(np.sqrt(values.var(axis=0).sum())) for name, values in draws.items()}
     return out
 

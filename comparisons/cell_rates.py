@@ -8,8 +8,8 @@ import numpy as np
 
 from bayes_moe.voronoi import RBAR
 from comparisons import rates
+from comparisons.contract import FAILED
 from comparisons.rows import OCCUPANCY, PARAMETERS
-from comparisons.store import FAILED
 from comparisons.study import Regime, Study
 from comparisons.summary import POINT, Rows
 

@@ -16,8 +16,9 @@ import typer
 from typer.exceptions import TyperException
 
 from comparisons import catalogue, compare, engine, export, files, findings, pools, recipe, summary, valid
+from comparisons.contract import FAILED
 from comparisons.progress import Progress
-from comparisons.store import FAILED, FILE, Store, StoreError
+from comparisons.store import FILE, Store, StoreError
 from comparisons.study import Cell, MissingExtra, Study
 
 if TYPE_CHECKING:

@@ -1,121 +1,134 @@
-"""What an estimator must return, checked after each fit: what breaks the contract is an error of that cell."""
+"""The contract of an estimator: a problem, a key and settings in; draws with a leading axis, and how the fit went, out.
+
+A maximum-likelihood estimate is one draw, so ``vmap(loss)(draws, truth)`` is estimation error or posterior contraction
+by the same line. What samples climbs a ladder of settings until the sampling gate is passed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields as fields_of
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import jax
 import numpy as np
+import xarray as xr
+from jax import Array
 
+from bayes_moe import MoE, diagnostics
+from bayes_moe.data import float64
 from bayes_moe.varying import VaryingCoefficient
-from comparisons.estimators import Estimate
-from comparisons.study import Cell, Regime
 
-MEASURED = ("error_", "loss_", "radius_", "spread_", "cover_", "width_", "profile_cover_", "profile_width_")
-# What every row has besides: its cell, its outcome, where and when it was computed.
-RESERVED = {field.name for field in fields_of(Cell)} | {"id", "study", "status", "error"}
-RESERVED |= {"seconds", "finished", "process", "threads", "peak_memory_mib", "commit", "dirty", "system", "machine"}
-RESERVED |= {"device", "cores", "xla_flags"}
-VERSIONS = "version_"
-NUMBERS = ("likelihood_ratio", "log_likelihood", "at_bounds", "attempt")  # what tables read of info, where it is there
-ENGINE = ("error", "crashed", "timeout")  # statuses that say that there is no result
+Draws = dict[str, np.ndarray]
+LEVEL = 0.95  # nominal coverage of every interval
+FAILED = ("error", "crashed", "timeout")  # statuses that say that there is no result
+ATTEMPTS = 3  # rungs of the ladder; a study may set fewer
+LADDER = ("num_warmup", "num_samples")  # settings that it climbs
 
 
-def check(estimate: object, estimator: str, regime: Regime, truth: Mapping[str, np.ndarray]) -> Estimate:
-    """Return what an estimator gave, its draws and intervals as arrays.
+class Problem(NamedTuple):
+    """What an estimator is given. Only the published protocol, starts near the truth, looks at the truth."""
 
-    Raises
-    ------
-    ValueError
-        If it is no :class:`Estimate`, or has parameters, shapes, a status or names of info that can't be kept.
+    moe: MoE | VaryingCoefficient
+    x: np.ndarray | tuple[np.ndarray, ...]
+    y: np.ndarray
+    truth: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator returns.
+
+    Parameters
+    ----------
+    draws : dict of str to ndarray
+        Parameter arrays with a leading axis of draws.
+    status : str
+        "ok", or what went wrong.
+    info : dict
+        Plain numbers and strings about the fit.
+    intervals : dict of str to ndarray, optional
+        With a trailing axis (low, high), at 95%; None where there are none.
+    profile : dict of str to ndarray, optional
+        Profile-likelihood intervals, likewise.
     """
-    if not isinstance(estimate, Estimate):
-        raise ValueError(
-            f"the estimator {estimator!r} must return an Estimate(draws, status, info), got {type(estimate).__name__}."
-        )
-    _check_status(estimate.status)
-    _check_info(estimate.info)
-    shapes = _shapes(regime, truth)
-    draws = _check_draws(estimate.draws, shapes)
-    known = {name: np.shape(value) for name, value in truth.items()}
-    intervals, profile = (_check_intervals(name, getattr(estimate, name), known) for name in ("intervals", "profile"))
-    return Estimate(draws, estimate.status, dict(estimate.info), intervals, profile)
+
+    draws: Draws
+    status: str
+    info: dict[str, object]
+    intervals: dict[str, np.ndarray] | None = None
+    profile: dict[str, np.ndarray] | None = None
 
 
-def _shapes(regime: Regime, truth: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Shape of each parameter of one draw; coefficients that are curves have a row for each point of the truth's."""
-    if isinstance(regime.moe, VaryingCoefficient):
-        return {name: np.shape(truth[name]) for name in regime.moe.fields}
-    return {name: field.shape for name, field in regime.moe.fields.items()}
+Estimator = Callable[[Problem, Array, Mapping[str, object]], Estimate]
 
 
-def _check_status(status: object) -> None:
-    if not isinstance(status, str) or not status.strip() or not status.isprintable():
-        raise ValueError(f'an estimate\'s status must be "ok" or a text that says what went wrong, got {status!r}.')
-    if status in ENGINE:
-        raise ValueError(f"an estimate's status must not be {status!r}, which says that there is none. Raise an error.")
+def ladder(
+    sample: Callable[..., xr.DataTree],
+    judge: Callable[[xr.DataTree], diagnostics.Verdict],
+    rng_key: Array,
+    settings: Mapping[str, object],
+) -> tuple[xr.DataTree, list[diagnostics.Verdict]]:
+    """Sample and judge, rung by rung, until the gate is passed or the attempts are used up.
+
+    Parameters
+    ----------
+    sample : callable
+        From ``rng_key`` and the settings of a rung to draws.
+    judge : callable
+    rng_key : JAX key
+    settings : mapping
+        Of the first rung, and ``attempts``.
+    """
+    verdicts: list[diagnostics.Verdict] = []
+    rest = {name: value for name, value in settings.items() if name != "attempts"}
+    for attempt in range(settings.get("attempts", ATTEMPTS)):
+        rung = climb(rest, attempt, verdicts[-1] if verdicts else None)
+        idata = sample(rng_key=jax.random.fold_in(rng_key, attempt), **rung)
+        verdicts.append(judge(idata))
+        if verdicts[-1].passed:
+            break
+    return idata, verdicts
 
 
-def _check_info(info: object) -> None:
-    if not isinstance(info, Mapping) or not all(isinstance(name, str) for name in info):
-        raise ValueError(f"an estimate's info must be a dict with texts for names, got {info!r:.200}.")
-    taken = [name for name in info if name in RESERVED or name.startswith((*MEASURED, VERSIONS))]
-    if taken:
-        raise ValueError(
-            f"an estimate's info has reserved names: {', '.join(taken)}. They would overwrite what the study itself "
-            f"says of a fit. Rename them; {', '.join(sorted(RESERVED))} and names that begin with "
-            f"{', '.join((*MEASURED, VERSIONS))} are the study's."
-        )
-    for name in NUMBERS:
-        if name in info and not (np.ndim(info[name]) == 0 and np.asarray(info[name]).dtype.kind in "fiub"):
-            raise ValueError(
-                f"an estimate's info {name!r} must be a number, which tables read, got {info[name]!r:.100}."
-            )
+def account(verdicts: Sequence[diagnostics.Verdict]) -> dict[str, object]:
+    """What the ladder found, as plain numbers."""
+    last = verdicts[-1]
+    return {
+        "attempt": len(verdicts) - 1,
+        "verdicts": [str(verdict) for verdict in verdicts],
+        "divergences": last.divergences,
+        "max_rhat": last.max_rhat,
+        "min_ess": min(last.min_ess_bulk, last.min_ess_tail),
+    }
 
 
-def _check_draws(draws: object, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    arrays = _arrays("draws", draws)
-    if set(arrays) != set(shapes):
-        raise ValueError(f"an estimate's draws must have the parameters {', '.join(shapes)}, got {', '.join(arrays)}.")
-    counts = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
-    for name, array in arrays.items():
-        if not counts[name] or array.shape[1:] != shapes[name]:
-            raise ValueError(
-                f"an estimate's draws of {name} must have a leading axis of draws and shape (draws, "
-                f"{', '.join(map(str, shapes[name]))}), got {array.shape}. A single estimate is one draw: value[None]."
-            )
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"an estimate's draws must be as many of each parameter, got {counts}.")
-    return {name: arrays[name] for name in shapes}
+def credible(draws: Draws) -> dict[str, np.ndarray]:
+    """Equal-tailed intervals of each coordinate."""
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return {name: np.moveaxis(np.quantile(values, tails, axis=0), 0, -1) for name, values in draws.items()}
 
 
-def _check_intervals(
-    what: str, intervals: object, known: Mapping[str, tuple[int, ...]]
-) -> dict[str, np.ndarray] | None:
-    if intervals is None:
-        return None
-    arrays = _arrays(what, intervals)
-    for name, array in arrays.items():
-        if name not in known:
-            raise ValueError(f"an estimate's {what} are of {name!r}; parameters with a truth are {', '.join(known)}.")
-        expected = (*known[name], 2)
-        if array.shape != expected:
-            raise ValueError(f"an estimate's {what} of {name} must have shape {expected}, got {array.shape}.")
-        if not np.all(array[..., 0] <= array[..., 1]):  # NaN too
-            raise ValueError(f"an estimate's {what} of {name} must have low <= high and no NaN, got {array.tolist()}.")
-    return arrays
+def climb(settings: Mapping[str, object], attempt: int, last: diagnostics.Verdict | None) -> dict[str, object]:
+    """Settings of an attempt.
+
+    (0) As given; (1) twice the draws, and where the geometry was at fault (divergences, low E-BFMI) smaller steps and
+    twice the warm-up; (2) four times both, steps smaller still, dense mass matrix. The target acceptance rises to
+    0.95 or half of the way to 1, then to 0.99 or nine tenths of the way, whichever is higher.
+    """
+    warmup, draws = settings["num_warmup"], settings["num_samples"]
+    rejected = 1 - settings.get("target_accept_prob", 0.8)
+    if attempt == 0:
+        return dict(settings)
+    if attempt == ATTEMPTS - 1:
+        steps = {"num_warmup": 4 * warmup, "target_accept_prob": max(0.99, round(1 - rejected / 10, 6))}
+        return {**settings, **steps, "num_samples": 4 * draws, "dense_mass": True}
+    geometry = last.divergences > 0 or last.min_ebfmi < diagnostics.MIN_EBFMI
+    steps = {"num_warmup": 2 * warmup, "target_accept_prob": max(0.95, round(1 - rejected / 2, 6))}
+    return {**settings, **(steps if geometry else {}), "num_samples": 2 * draws}
 
 
-def _arrays(what: str, values: object) -> dict[str, np.ndarray]:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"an estimate's {what} must be a dict from parameter to array, got {type(values).__name__}.")
-    out = {}
-    for name, value in values.items():
-        try:
-            array = np.asarray(value)
-        except Exception as error:  # whatever an object's own conversion raises
-            raise ValueError(f"an estimate's {what} of {name} must be an array: {error}.") from None
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"an estimate's {what} of {name} must be real numbers, got {array.dtype}.")
-        out[str(name)] = np.asarray(array, dtype=np.float64)
-    return out
+@float64
+def mean(draws: Draws) -> dict[str, np.ndarray]:
+    """Posterior mean of each parameter; the estimate itself for one draw."""
+    return {name: values.mean(axis=0) for name, values in draws.items()}

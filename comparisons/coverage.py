@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from bayes_moe import parameters
-from comparisons.estimators import LEVEL
+from comparisons.contract import LEVEL
 from comparisons.study import Regime
 
 Rows = Sequence[dict[str, object]]

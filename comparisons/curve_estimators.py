@@ -17,8 +17,9 @@ from bayes_moe.datatree import flat_draws
 from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from comparisons import knobs
+from comparisons.contract import LADDER, Estimate, Problem, account, ladder
 from comparisons.curve_regimes import GRID, HYPOTHESIS
-from comparisons.estimators import LADDER, SAMPLER, Estimate, Problem, account, ladder
+from comparisons.estimators import SAMPLER
 from mle import bands, curve_plan, glrt, kernel_em
 from mle.curves import CurveFit
 from mle.sandwich import standard_errors

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from comparisons import coverage, figures
+from comparisons.contract import FAILED
 from comparisons.curve_figures import COLOURS
 from comparisons.curve_regimes import share_of
 from comparisons.curve_summary import SIZE, with_interval
-from comparisons.store import FAILED
 
 Rows = Sequence[dict[str, object]]
 METHODS = ("bootstrap", "chi-square")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comparisons import curve_estimators, curve_regimes
-from comparisons.estimators import Estimator
+from comparisons.contract import Estimator
 from comparisons.study import Study
 
 if TYPE_CHECKING:

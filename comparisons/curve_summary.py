@@ -11,10 +11,10 @@ from matplotlib.figure import Figure, SubFigure
 from scipy import stats
 
 from comparisons import coverage, figures
+from comparisons.contract import FAILED
 from comparisons.curve_estimators import LEVELS
 from comparisons.curve_figures import COLOURS
 from comparisons.curve_regimes import BLOCKS
-from comparisons.store import FAILED
 
 Rows = Sequence[dict[str, object]]
 SIZE = 0.05  # of the tests

@@ -32,7 +32,8 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from bayes_moe import contaminated, diagnostics, nuts, threads
-from comparisons import figures, iris
+from comparisons import figures
+from comparisons.splits import LEVEL, mean
 from mle import newton
 
 ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16
@@ -202,10 +203,10 @@ class Result:
         return {name: np.array([f[name] for f in found]) for name in found[0]}
 
     def means(self, method: str) -> dict[str, tuple[float, float]]:
-        """:func:`comparisons.iris.mean` of each score of a method, and of its log score's gain on from scratch's."""
+        """:func:`comparisons.splits.mean` of each score of a method, and of its log score's gain on from scratch's."""
         found = self.scores(method)
         found[GAIN] = found["log score"] - self.scores(SCRATCH)["log score"]
-        return {name: iris.mean(values, RATIO) for name, values in found.items()}
+        return {name: mean(values, RATIO) for name, values in found.items()}
 
 
 def run(count: int) -> Result:
@@ -229,7 +230,7 @@ def table(result: Result) -> str:
     count, names = len(result.splits), list(result.means(SCRATCH))
     lines = [
         f"digits: {LABELS} labels of a domain where half of the images are turned by {ANGLE:.0f} degrees, {TEST} "
-        f"held out; mean over {count} splits, on which nothing was chosen, with half its {iris.LEVEL:.0%} interval "
+        f"held out; mean over {count} splits, on which nothing was chosen, with half its {LEVEL:.0%} interval "
         f"(allows for shared images); best of {CLIMBS}: the highest of {CLIMBS} climbs of the likelihood in a box, "
         "met by one of them or again by another",
         f"{'':<20}" + "".join(f"{name:>24}" for name in names) + "   splits",
@@ -280,7 +281,7 @@ def _dots(axis: Axes, result: Result, score: str, colours: dict[str, str]) -> No
         bar = half if np.isfinite(half) else 0.0
         axis.errorbar(value, place, xerr=bar, fmt="o", capsize=3, color=colours[method])
     axis.set_yticks(range(len(METHODS)), list(reversed(METHODS)))
-    axis.set(xlabel=f"held-out {score} (bar: {iris.LEVEL:.0%})", title="right is better")
+    axis.set(xlabel=f"held-out {score} (bar: {LEVEL:.0%})", title="right is better")
 
 
 def _reliability(axis: Axes, result: Result, colours: dict[str, str]) -> None:

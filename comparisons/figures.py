@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from comparisons import coverage, files, rates, summary
-from comparisons.store import FAILED
+from comparisons.contract import FAILED
 from comparisons.study import Regime, Study
 
 STYLES = {

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
-from scipy.stats import norm, t
+from scipy.stats import norm
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from bayes_moe import diagnostics, gaussian_gated, nuts, relabel
 from bayes_moe.invariants import invariants
 from bayes_moe.units import Units
+from comparisons.splits import LEVEL, mean
 from mle import criteria, em
 from mle.fit import Fit
 
@@ -46,7 +47,7 @@ NUTS = {  # small steps, since larger ones diverge where a spare expert sits on 
     "progress_bar": False,
 }
 AGAIN = {"num_samples": 3000, "target_accept_prob": 0.998}  # what changes in a second attempt, where the gate fails
-LEVEL = 0.95
+RATIO = TEST / TRAINING
 ONE, AGAINST = "single regression", "GaussianMixture, BIC"
 
 
@@ -193,31 +194,8 @@ class Result:
         return np.array([forecast.log_scores.mean() - np.log(one.units.y_sd) for forecast, one in pairs])
 
     def gain(self, method: str, baseline: str) -> tuple[float, float]:
-        """:func:`mean` of what a method scores above another on the same splits."""
-        return mean(self.scores(method) - self.scores(baseline))
-
-
-def mean(values: np.ndarray, ratio: float = TEST / TRAINING) -> tuple[float, float]:
-    """Mean over splits and the half-width of its 95% interval, infinite for one split.
-
-    Splits share cases, so that s^2 / splits is too small a variance. Nadeau and Bengio's is
-    s^2 (1 / splits + test / training), with a t quantile of splits - 1 degrees of freedom.
-
-    Parameters
-    ----------
-    values : ndarray, shape (splits,)
-    ratio : float
-        Test cases over the others; the irises' by default.
-
-    References
-    ----------
-    Nadeau and Bengio (2003), "Inference for the Generalization Error".
-    """
-    count = len(values)
-    if count < 2:
-        return float(values.mean()), np.inf
-    error = values.std(ddof=1) * np.sqrt(1 / count + ratio)
-    return float(values.mean()), float(t.ppf((1 + LEVEL) / 2, count - 1) * error)
+        """Mean and interval of what a method scores above another on the same splits."""
+        return mean(self.scores(method) - self.scores(baseline), RATIO)
 
 
 def run(count: int) -> Result:
@@ -241,7 +219,7 @@ def table(result: Result) -> str:
         above = ["" if method == other else _said(*result.gain(method, other)) for other in (AGAINST, ONE)]
         counts = sorted(Counter(one.note for one in forecasts if one.note).items())
         notes = "; ".join(f"{note}: {count}" for note, count in counts)
-        line = f"{method:<24}{_said(*mean(result.scores(method))):<26}{above[0]:<28}{above[1]:<26}{notes}"
+        line = f"{method:<24}{_said(*mean(result.scores(method), RATIO)):<26}{above[0]:<28}{above[1]:<26}{notes}"
         lines.append(line.rstrip())
     return "\n".join(lines)
 

@@ -13,7 +13,8 @@ from bayes_moe import gaussian_gated
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
 from comparisons.figures import STYLE, save
-from comparisons.iris import AGAINST, EXPERTS, LEVEL, METHODS, SPLITS, Result, Split, chosen, fits, flowers, run, table
+from comparisons.iris import AGAINST, EXPERTS, METHODS, SPLITS, Result, Split, chosen, fits, flowers, run, table
+from comparisons.splits import LEVEL
 from mle import criteria
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito

@@ -18,7 +18,7 @@ from bayes_moe import MoE
 from bayes_moe.varying import VaryingCoefficient
 
 if TYPE_CHECKING:
-    from comparisons.estimators import Draws, Estimate
+    from comparisons.contract import Draws, Estimate
 
 ROUNDS = 20  # of aligning draws and averaging them
 FEW = 6  # components whose orders can all be tried

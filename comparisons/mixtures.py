@@ -21,7 +21,8 @@ from bayes_moe.modes import generator
 from bayes_moe.parameters import Params
 from bayes_moe.units import Units
 from comparisons import knobs
-from comparisons.estimators import LADDER, SAMPLER, Draws, Estimate, Estimator, Problem, account, credible, ladder
+from comparisons.contract import LADDER, Draws, Estimate, Estimator, Problem, account, credible, ladder
+from comparisons.estimators import SAMPLER
 from mle import em, newton, starts
 from mle.fit import Start
 from mle.m_steps import maximise_expected

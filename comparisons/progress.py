@@ -8,7 +8,8 @@ from collections import Counter
 
 from tqdm import tqdm
 
-from comparisons.store import FAILED, Store
+from comparisons.contract import FAILED
+from comparisons.store import Store
 from comparisons.study import Cell, Study
 
 EVERY_SECONDS = 30.0  # between plain lines

@@ -15,8 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from comparisons import cell_figure, cell_rates, coverage, export, figures, files, optimisation, rates, summary, valid
+from comparisons.contract import FAILED
 from comparisons.slopes import NOT_COVERED
-from comparisons.store import FAILED, Store
+from comparisons.store import Store
 from comparisons.study import Regime, Study
 
 Table = list[list[str]]

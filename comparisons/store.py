@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from comparisons import beside, files, opening, rows, salvage, valid
+from comparisons.contract import FAILED
 from comparisons.described import Described
 from comparisons.opening import CELLS, named, opened, valid_part
 from comparisons.opening import Damaged as Damaged
@@ -24,7 +25,6 @@ from comparisons.study import Cell, Study, digest
 from comparisons.valid import Invalid
 
 FILE = "results.sqlite"
-FAILED = ("error", "crashed", "timeout")  # statuses of cells without a result
 
 
 class Store:

@@ -18,7 +18,8 @@ from bayes_moe import MoE, flags
 from bayes_moe.parameters import Params
 from bayes_moe.varying import VaryingCoefficient
 from comparisons import checks
-from comparisons.estimators import ESTIMATORS, Estimator
+from comparisons.contract import Estimator
+from comparisons.estimators import ESTIMATORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # takes a second to import

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from comparisons import rates
-from comparisons.store import FAILED
+from comparisons.contract import FAILED
 from comparisons.study import Cell, Regime, Study
 
 POINT = {

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from comparisons import regimes
-from comparisons.estimators import Estimate
+from comparisons.contract import Estimate
 from comparisons.study import Study
 
 BAD_SIZE = 60

@@ -11,8 +11,8 @@ import pytest
 from fake_study import quick
 from fake_study import study as FAKE
 
-from comparisons import cell, contract, engine
-from comparisons.estimators import Estimate
+from comparisons import cell, engine, returned
+from comparisons.contract import Estimate
 from comparisons.store import FILE, Store
 from comparisons.study import Cell
 
@@ -95,7 +95,7 @@ def test_every_name_that_a_row_has_is_reserved(tmp_path):
     with Store(tmp_path / FILE, study) as store:
         engine.run(study, store, workers=1)
         (row,) = store.records()
-    free = [n for n in row if n not in contract.RESERVED and not n.startswith((*contract.MEASURED, contract.VERSIONS))]
+    free = [n for n in row if n not in returned.RESERVED and not n.startswith((*returned.MEASURED, returned.VERSIONS))]
     assert free == ["mean_x"]  # the estimator's own
 
 

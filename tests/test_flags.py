@@ -68,7 +68,7 @@ def draws(problem, rng_key, settings):
     one = jax.tree.map(np.asarray, threads.each(lambda seed: jax.random.normal(jax.random.key(seed), (2,)), [0, 1], 2))
     key = jax.random.normal(rng_key, ())
     values = {name: value[None] + 0.0 for name, value in problem.truth.items()}
-    return cell.estimators.Estimate(values, "ok", {"own": np.concatenate(one), "given": np.asarray(key)})
+    return cell.contract.Estimate(values, "ok", {"own": np.concatenate(one), "given": np.asarray(key)})
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)

@@ -6,7 +6,7 @@ import pytest
 from montecarlo import key
 
 from comparisons import gaussian_regimes, gaussian_studies, mixtures
-from comparisons.estimators import Problem
+from comparisons.contract import Problem
 from mle import em
 
 SHORT = gaussian_studies.NUTS | {"num_warmup": 100, "num_samples": 50, "n_init": 2, "attempts": 1}

@@ -23,7 +23,7 @@ from comparisons import (
     report,
     summary,
 )
-from comparisons.estimators import Problem
+from comparisons.contract import Problem
 from comparisons.store import Store
 from comparisons.study import Cell
 from mle import em

@@ -8,6 +8,7 @@ from sklearn.mixture import GaussianMixture
 
 from bayes_moe import gaussian_gated
 from comparisons import digits, iris, iris_figure
+from comparisons.splits import LEVEL, mean
 
 SAME = 1e-8
 NEAR = 0.05  # nats a flower: how far two climbs to one maximum may differ, since floors and ridges do
@@ -72,12 +73,12 @@ def test_intervals_allow_for_flowers_that_splits_share():
     shared = iris.TEST / len(iris.flowers()[1])
     for _ in range(2000):
         values = np.sqrt(shared) * rng.normal() + np.sqrt(1 - shared) * rng.normal(size=splits)
-        value, half = iris.mean(values)
+        value, half = mean(values, iris.RATIO)
         covered.append(abs(value) < half)
         naive.append(abs(value) < stats.t.ppf(0.975, splits - 1) * values.std(ddof=1) / np.sqrt(splits))
-    assert np.mean(covered) == pytest.approx(iris.LEVEL, abs=STANDARD_ERRORS * np.sqrt(0.95 * 0.05 / 2000))
+    assert np.mean(covered) == pytest.approx(LEVEL, abs=STANDARD_ERRORS * np.sqrt(0.95 * 0.05 / 2000))
     assert np.mean(naive) < 0.7  # planted error: splits taken for independent
-    assert iris.mean(np.ones(1)) == (1.0, np.inf)
+    assert mean(np.ones(1), iris.RATIO) == (1.0, np.inf)
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bayes_moe import contaminated, gaussian_gated
-from comparisons import catalogue, cell, estimators, gaussian_regimes, labels
+from comparisons import catalogue, cell, contract, estimators, gaussian_regimes, labels
+from comparisons.contract import Estimate
 from comparisons.curve_regimes import regime as curves
-from comparisons.estimators import Estimate
 from comparisons.study import Cell, Study
 
 TWO = catalogue.beyond().regime("adapters-same")
@@ -97,7 +97,7 @@ def test_draws_whose_labels_switch_are_put_in_one_order():
     found = labels.settled(TWO.moe, mixed)
     same = all(np.array_equal(found[name], draws[name]) for name in draws)
     assert same or all(np.array_equal(found[name], draws[name][:, ::-1]) for name in draws)
-    widths = [np.diff(estimators.credible(d)["eta"], axis=-1).mean() for d in (mixed, found)]
+    widths = [np.diff(contract.credible(d)["eta"], axis=-1).mean() for d in (mixed, found)]
     assert widths[1] < 0.5 * widths[0]
     alone = {"tau": np.ones((5, 1))}
     assert labels.settled(catalogue.HETEROGENEOUS.moe, alone) is alone
@@ -115,7 +115,7 @@ def test_maximum_likelihood_fits_parameters_with_a_constraint(near):
     regime = replace(gaussian_regimes.regime("m1", 3), generator=None)
     truth = regime.truth(400)
     x, y = regime.moe.simulate_joint(3, truth, 400)
-    problem = estimators.Problem(regime.moe, x, y, truth)
+    problem = contract.Problem(regime.moe, x, y, truth)
     settings = {"n_init": 1 if near else 6, "bound": 20.0, "spread": 0.1}
     found = estimators.mle(problem, jax.random.key(0), settings, near=near)
     best = em.fit(regime.moe, x, y, init=[truth])

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 from bayes_moe import diagnostics
-from comparisons import catalogue, cell, cli, digits, engine, estimators, figures, summary
+from comparisons import catalogue, cell, cli, contract, digits, engine, estimators, figures, summary
 from comparisons.peers.clock import CompileClock
 from comparisons.store import Store
 from comparisons.study import Cell, Study, key_of
@@ -141,7 +141,7 @@ def test_a_climb_from_near_the_truth_that_strays_is_not_taken_for_the_mle(seed, 
     regime, settings = catalogue.figure("fig1b").regimes[0], {"n_init": 1, "bound": 10.0, "spread": 1.5}
     truth = regime.truth(3000)
     x = np.random.default_rng(seed).normal(size=(3000, 2))
-    problem = estimators.Problem(regime.moe, x, regime.moe.simulate(seed, truth, x), truth)
+    problem = contract.Problem(regime.moe, x, regime.moe.simulate(seed, truth, x), truth)
     found = estimators.mle(problem, jax.random.key(seed), settings, near=True)
     start = estimators._moved(regime.moe, truth, 1.5, estimators.generator(jax.random.key(seed)))
     alone = newton.fit(*problem[:3], init=[start], bounds=dict.fromkeys(regime.moe.fields, (-10.0, 10.0)), tol=1e-7)
@@ -163,20 +163,20 @@ def test_the_ladder_takes_more_draws_and_smaller_steps_until_the_gate_is_passed(
         tried.append(rung)
         return len(tried)
 
-    last, verdicts = estimators.ladder(sample, lambda idata: poor, jax.random.key(0), settings)
+    last, verdicts = contract.ladder(sample, lambda idata: poor, jax.random.key(0), settings)
     assert (last, len(verdicts)) == (3, 3)
     assert [rung["num_samples"] for rung in tried] == [200, 400, 800]
     assert [rung["num_warmup"] for rung in tried] == [100, 200, 400]
     assert [rung["target_accept_prob"] for rung in tried[1:]] == expected
     good = diagnostics.Verdict((), 0, 1.0, 900.0, 900.0, 0.9)
-    last, verdicts = estimators.ladder(sample, lambda idata: good if idata == 5 else poor, jax.random.key(0), settings)
+    last, verdicts = contract.ladder(sample, lambda idata: good if idata == 5 else poor, jax.random.key(0), settings)
     assert (last, verdicts) == (5, [poor, good])
 
 
 def test_smaller_steps_are_for_poor_geometry_only():
     few = diagnostics.Verdict(("ESS 80",), 0, 1.02, 80.0, 80.0, 0.9)
     settings = {"num_warmup": 100, "num_samples": 200, "target_accept_prob": 0.9}
-    assert estimators.climb(settings, 1, few) == settings | {"num_samples": 400}
+    assert contract.climb(settings, 1, few) == settings | {"num_samples": 400}
 
 
 def test_one_draw_has_equal_error_and_loss(rows):
