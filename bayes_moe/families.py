@@ -6,13 +6,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from numbers import Integral
 
-from bayes_moe.data import check_choice, check_classes, check_count, sequence
-from bayes_moe.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
-from bayes_moe.gates import Constant, Gaussian, Sigmoid, Softmax
-from bayes_moe.gaussian import FORMS
-from bayes_moe.moe import MoE
-from bayes_moe.responses import RESPONSES
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.ground.data import check_choice, check_classes, check_count, sequence
+from bayes_moe.model.experts import Activation, Frozen, Multinomial, Normal, activation_function, linear
+from bayes_moe.model.gates import Constant, Gaussian, Sigmoid, Softmax
+from bayes_moe.model.gaussian import FORMS
+from bayes_moe.model.moe import MoE
+from bayes_moe.model.responses import RESPONSES
+from bayes_moe.varying.model import VaryingCoefficient
 
 GATES = {"softmax": Softmax, "sigmoid": Sigmoid, "constant": Constant}
 
@@ -37,7 +37,7 @@ def contaminated(
     ----------
     frozen : array-like (K, d), fitted classifier, or Frozen
         The pre-trained expert: class vectors eta0, a scikit-learn classifier that predicts probabilities, or
-        :meth:`Frozen.table <bayes_moe.experts.Frozen.table>` of log-probabilities for the rows at hand.
+        :meth:`Frozen.table <bayes_moe.model.experts.Frozen.table>` of log-probabilities for the rows at hand.
     frozen_activation, activation : str or callable
         "linear", "tanh", "sigmoid", "gelu", "relu", or any elementwise JAX function. ``frozen_activation``
         concerns class vectors only.
@@ -51,7 +51,7 @@ def contaminated(
     adapters : int
         Trainable experts beside the frozen one; their order is arbitrary.
     gate : "softmax", "sigmoid" or "constant"
-        See :mod:`bayes_moe.gates`. The paper's, above, is "softmax"; "constant" has no ``beta``.
+        See :mod:`bayes_moe.model.gates`. The paper's, above, is "softmax"; "constant" has no ``beta``.
 
     Returns
     -------

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from comparisons import curve_studies, gaussian_regimes, gaussian_studies
-from comparisons.regimes import drifting
-from comparisons.study import Regime, Study
+from comparisons.contaminated.regimes import drifting
+from comparisons.curves import studies as curve_studies
+from comparisons.gaussian import regimes as gaussian_regimes
+from comparisons.gaussian import studies as gaussian_studies
+from comparisons.study.plan import Regime, Study
 
 # Three classes in the plane, the last pinned at zero: a design whose Cramér–Rao bound for e^tau falls below the size of
 # e^tau itself near n = 1e3, so that small studies show statistics rather than starting points.
@@ -57,7 +59,7 @@ def quickstart(quick: bool = False) -> Study:
 
 def fine_tuning(folder: Path, count: int | None = None) -> tuple[str, Path]:
     """Run the digits, which only the quickstart needs, and which take a second to import."""
-    from comparisons import digits  # noqa: PLC0415
+    from comparisons.contaminated import digits  # noqa: PLC0415
 
     return digits.study(folder, count or digits.SPLITS)
 

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
-from comparisons import catalogue, compare, engine, export, files, findings, pools, recipe, summary, valid
-from comparisons.contract import FAILED
-from comparisons.progress import Progress
-from comparisons.store import FILE, Store, StoreError
-from comparisons.study import Cell, MissingExtra, Study
+from comparisons import catalogue
+from comparisons.report import files, summary
+from comparisons.running import compare, engine, export, findings, pools, recipe
+from comparisons.running.progress import Progress
+from comparisons.running.store import FILE, Store, StoreError
+from comparisons.study import valid
+from comparisons.study.contract import FAILED
+from comparisons.study.plan import Cell, MissingExtra, Study
 
 if TYPE_CHECKING:
-    from comparisons.pictures import Picture
+    from comparisons.report.pictures import Picture
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -153,7 +156,7 @@ def _fitted(plan: Study, store: Store, retry: bool, workers: int | None, options
 
 
 def _conclude(study: Study, folder: Path, rows: summary.Rows, found: tuple[str, Picture] | None, whole: bool) -> None:
-    from comparisons import figures  # noqa: PLC0415 - matplotlib takes a second to import
+    from comparisons.report import figures  # noqa: PLC0415 - matplotlib takes a second to import
 
     if rows:
         typer.echo("\n" + summary.table(rows, study))
@@ -190,7 +193,7 @@ def report(
     results: Results = RESULTS,
 ) -> None:
     """Write an HTML report, figures (PNG, SVG) and slopes (CSV). Example: bayes-moe study report contaminated-fig1a."""
-    from comparisons import report as html  # noqa: PLC0415 - matplotlib takes a second to import
+    from comparisons.running import page as html  # noqa: PLC0415 - matplotlib takes a second to import
 
     with _opened(which, results) as store:
         for path in html.write(store.study, store, to):

@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 from scipy.special import xlogy
 
-from bayes_moe import parameters
-from bayes_moe.data import Observations, float64
-from bayes_moe.moe import MoE
-from mle.fit import Fit
-from mle.problem import pose
+from bayes_moe.ground import parameters
+from bayes_moe.ground.data import Observations, float64
+from bayes_moe.model.moe import MoE
+from mle.optimise.fit import Fit
+from mle.optimise.problem import pose
 
 CRITERIA = ("aic", "bic", "icl")
 MAXIMA = ("maximum", "at a bound", "flat")  # statuses of fits whose likelihood is a maximum, if not an interior one

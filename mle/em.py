@@ -8,15 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from bayes_moe.compilation import memory_named
-from bayes_moe.data import check_count, check_tolerance, float64
-from bayes_moe.moe import MoE
-from mle import starts as starting
-from mle.certify import finish
-from mle.fit import Fit, Start
-from mle.m_steps import closed, e_step, maximise_expected
-from mle.objective import Objective
-from mle.problem import Bounds, pose
+from bayes_moe.ground.compilation import memory_named
+from bayes_moe.ground.data import check_count, check_tolerance, float64
+from bayes_moe.model.moe import MoE
+from mle.optimise import starts as starting
+from mle.optimise.certify import finish
+from mle.optimise.fit import Fit, Start
+from mle.optimise.objective import Objective
+from mle.optimise.problem import Bounds, pose
+from mle.optimise.steps import closed, e_step, maximise_expected
 
 ROUNDING = 1e-12  # share of the log likelihood by which it may seem to fall at its maximum
 MStep = Callable[[Objective, np.ndarray, Array], np.ndarray]
@@ -52,7 +52,7 @@ def fit(
         Needed unless ``init`` is given.
     init : mapping, sequence of mappings, or str, optional
         Parameter values to start from instead; or, for a Gaussian gate, a kind of random start: see
-        :func:`mle.responsibilities.draw`.
+        :func:`mle.optimise.responsibilities.draw`.
     bounds : mapping of str to (low, high), optional
         The compact parameter space of the theory, by parameter name.
     floors : mapping of str to float, optional

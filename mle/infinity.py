@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from bayes_moe import parameters, threads
-from bayes_moe.data import check_count, float64
-from bayes_moe.gates import Gaussian
-from bayes_moe.keys import as_generator
-from bayes_moe.moe import MoE
-from mle.certify import finish
-from mle.fit import REPLICATED, Fit, Start
-from mle.hyperplanes import Land, Row, best_on_lines
+from bayes_moe.ground import parameters, threads
+from bayes_moe.ground.data import check_count, float64
+from bayes_moe.ground.keys import as_generator
+from bayes_moe.model.gates import Gaussian
+from bayes_moe.model.moe import MoE
 from mle.newton import climb
-from mle.problem import pose
-from mle.starts import climb_safely
+from mle.optimise.certify import finish
+from mle.optimise.fit import REPLICATED, Fit, Start
+from mle.optimise.hyperplanes import Land, Row, best_on_lines
+from mle.optimise.problem import pose
+from mle.optimise.starts import climb_safely
 
 ENDS = 8  # ends of climbs that are looked at
 LINES = 12  # lines through each place

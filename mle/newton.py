@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import optimize
 
-from bayes_moe.compilation import memory_named
-from bayes_moe.data import check_count, check_tolerance, float64
-from bayes_moe.moe import MoE
-from mle import starts as starting
-from mle.certify import finish
-from mle.fit import Fit, Start
-from mle.objective import Objective, maximise
-from mle.problem import Bounds, pose
-from mle.scaled import Scaled
+from bayes_moe.ground.compilation import memory_named
+from bayes_moe.ground.data import check_count, check_tolerance, float64
+from bayes_moe.model.moe import MoE
+from mle.optimise import starts as starting
+from mle.optimise.certify import finish
+from mle.optimise.fit import Fit, Start
+from mle.optimise.objective import Objective, maximise
+from mle.optimise.problem import Bounds, pose
+from mle.optimise.scaled import Scaled
 
 THIN = 20_000  # observations on which starts are improved, where there are five times as many
 FLAT = 1e-7  # share of the largest curvature below which a maximum inside bounds is not trusted to be one

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from bayes_moe import parameters
-from bayes_moe.data import float64
-from bayes_moe.moe import MoE
-from mle import saturation
-from mle.fit import REPLICATED, Fit
-from mle.objective import Objective, maximise
-from mle.problem import lives_on_the_line, pose
+from bayes_moe.ground import parameters
+from bayes_moe.ground.data import float64
+from bayes_moe.model.moe import MoE
+from mle.optimise import saturation
+from mle.optimise.fit import REPLICATED, Fit
+from mle.optimise.objective import Objective, maximise
+from mle.optimise.problem import lives_on_the_line, pose
 
 STEPS = 30  # Newton steps for one end of an interval
 CLOSE = 1e-7  # log likelihood to which an end is found

@@ -12,9 +12,10 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from bayes_moe import varying_coefficient
-from bayes_moe.bases import BSplines, HilbertGP
-from mle import local, windows
-from mle.kernels import KERNELS
+from bayes_moe.curves.bases import BSplines, HilbertGP
+from mle.local import likelihood as local
+from mle.local import windows
+from mle.local.kernels import KERNELS
 
 SIZES = {"normal": 1.0, "binomial": 9.0, "poisson": 2.5, "negative-binomial": 2.5}
 

@@ -6,9 +6,9 @@ import time
 import jax
 import numpy as np
 
-from comparisons import regimes
-from comparisons.contract import Estimate
-from comparisons.study import Study
+from comparisons.contaminated import regimes
+from comparisons.study.contract import Estimate
+from comparisons.study.plan import Study
 
 BAD_SIZE = 60
 

@@ -12,23 +12,16 @@ from dataclasses import asdict
 import jax
 import numpy as np
 
-from bayes_moe import bands as both_bands
-from bayes_moe import (
-    contaminated,
-    credible,
-    curves,
-    gaussian_gated,
-    information,
-    invariants,
-    loo,
-    losses,
-    nuts,
-    relabel,
-    varying_coefficient,
-    voronoi,
-)
-from comparisons import catalogue, cell
-from mle import bands, bandwidth, em, glrt, infinity, kernel_em, newton, profile, uncertainty
+from bayes_moe import contaminated, curves, gaussian_gated, nuts, varying_coefficient
+from bayes_moe.curves import credible
+from bayes_moe.draws import invariants, loo, relabel
+from bayes_moe.theory import information, losses, voronoi
+from bayes_moe.varying import bands as both_bands
+from comparisons import catalogue
+from comparisons.running import cell
+from mle import em, infinity, newton, profile
+from mle.kernel import bands, bandwidth, glrt, kernel_em
+from mle.optimise import uncertainty
 
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
 SHORT = {"num_warmup": 100, "num_samples": 100, "num_chains": 2, "progress_bar": False}

@@ -19,7 +19,8 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from scipy.special import logsumexp
 
-from bayes_moe import contaminated, diagnostics, gaussian_gated, nuts
+from bayes_moe import contaminated, gaussian_gated, nuts
+from bayes_moe.draws import diagnostics
 
 ALLOWED = 4.0  # Monte Carlo standard errors
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])

@@ -9,9 +9,10 @@ import numpy as np
 from fake_study import study as STUDY
 from matplotlib.figure import Figure
 
-from comparisons import pictures, salvage
-from comparisons.recipe import Recipe
-from comparisons.store import FILE, Store
+from comparisons.report import pictures
+from comparisons.running import salvage
+from comparisons.running.recipe import Recipe
+from comparisons.running.store import FILE, Store
 
 TEXT = "open('/tmp/never-run', 'w').close()\nraise SystemExit('the kept text was run')\n"
 CELLS = list(STUDY.cells())

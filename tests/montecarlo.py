@@ -10,7 +10,7 @@ import arviz_stats as azs
 import numpy as np
 from scipy import stats
 
-from bayes_moe import diagnostics
+from bayes_moe.draws import diagnostics
 
 VARIABLE = "BAYES_MOE_TEST_KEYS"  # which keys: 0, as CI has it, or any other whole number
 SHIFT = int(os.environ.get(VARIABLE, "0"))

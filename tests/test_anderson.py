@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from curve_cases import draw_standin
 
-from bayes_moe.compilation import jitted
-from mle import anderson, curve_plan, kernel_em, local_em
+from bayes_moe.ground.compilation import jitted
+from mle.kernel import kernel_em
+from mle.kernel import plan as curve_plan
+from mle.local import anderson
+from mle.local import engines as local_em
 
 
 def iterate(image, point, count, near=True):

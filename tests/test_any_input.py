@@ -12,9 +12,12 @@ import pytest
 import xarray as xr
 from scipy import sparse
 
-from bayes_moe import contaminated, dendrogram, gaussian_gated, information, losses, nuts, units, voronoi
-from bayes_moe.experts import Frozen
-from bayes_moe.priors import resolve
+from bayes_moe import contaminated, gaussian_gated, nuts
+from bayes_moe.draws import dendrogram
+from bayes_moe.model import units
+from bayes_moe.model.experts import Frozen
+from bayes_moe.nuts.priors import resolve
+from bayes_moe.theory import information, losses, voronoi
 
 X = np.random.default_rng(0).normal(size=(6, 2))
 LABELS, REAL = np.array([0, 1, 2, 0, 1, 2]), np.arange(6.0)

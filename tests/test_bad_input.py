@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from bayes_moe import contaminated
-from bayes_moe.experts import Frozen
+from bayes_moe.model.experts import Frozen
 from mle import newton
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 3.0]])

@@ -9,7 +9,9 @@ import pytest
 from montecarlo import STANDARD_ERRORS, key
 
 from bayes_moe import varying_coefficient
-from mle import bands, curve_bootstrap, kernel_em, labels
+from mle.kernel import bands, kernel_em
+from mle.kernel import bootstrap as curve_bootstrap
+from mle.local import labels
 
 SIMULATED = {0.90: 2.54, 0.95: 2.80}  # sup of smoothed noise, Epanechnikov, h = 0.21
 NEAR = 0.025  # seven standard errors; Rice's constants lie .005 off, the published ones .12, one at each level

@@ -8,7 +8,8 @@ import pytest
 from curve_cases import draw_rows, draw_standin
 
 from bayes_moe import varying_coefficient
-from mle import bandwidth, curve_plan, kernel_em
+from mle.kernel import bandwidth, kernel_em
+from mle.kernel import plan as curve_plan
 
 
 @pytest.mark.slow

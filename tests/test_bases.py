@@ -7,7 +7,7 @@ import pytest
 from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_squared_exponential
 from scipy.interpolate import BSpline
 
-from bayes_moe.bases import BSplines, HilbertGP, basis_named
+from bayes_moe.curves.bases import BSplines, HilbertGP, basis_named
 
 GRID = np.linspace(0, 1, 41)
 NEAR = 0.02  # of the variance, over length scales that the prior makes likely

@@ -10,11 +10,12 @@ import oracle_varying as oracle
 import pytest
 from scipy.sparse import csr_matrix
 
-from bayes_moe import diagnostics
-from bayes_moe.data import float64
-from comparisons import blood, blood_figure, blood_fits, cli
-from comparisons.study import MissingExtra
-from mle import bands, bandwidth, glrt
+from bayes_moe.draws import diagnostics
+from bayes_moe.ground.data import float64
+from comparisons import cli
+from comparisons.curves import blood, blood_figure, blood_fits, blood_study
+from comparisons.study.plan import MissingExtra
+from mle.kernel import bands, bandwidth, glrt
 
 GENES = ["NDUFA4", "FTL", "COX7C", "S100A4", "COXISH", "ATP5O"]
 TYPES = ["CD19+ B", "Dendritic", "CD56+ NK"]
@@ -171,7 +172,7 @@ def made_up():
 
 def test_the_table_says_what_was_found():
     result = made_up()
-    text = blood_fits.table(result)
+    text = blood_study.table(result)
     lines = {line.split("  ")[0]: line for line in text.splitlines() if line}
     assert "-0.5000 (" in lines["1"]
     assert lines["CD14+ Monocyte"].split()[-2:] == ["0.50", "0.75"]
@@ -188,7 +189,7 @@ def test_a_fit_that_can_t_be_tested_leaves_the_rest_of_the_table(monkeypatch):
 
     monkeypatch.setattr(glrt, "test", refuse)
     result = replace(made_up(), test=blood_fits.constant_slopes(None, 20, np.random.default_rng(0)))
-    assert "not tested. fit must have converged" in blood_fits.table(result)
+    assert "not tested. fit must have converged" in blood_study.table(result)
 
 
 def test_the_figure_is_drawn(tmp_path):

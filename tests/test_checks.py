@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from bayes_moe import contaminated, gaussian_gated
-from comparisons import catalogue, curve_regimes, curve_studies, estimators, gaussian_regimes, gaussian_studies, knobs
-from comparisons.study import Cell, Study
+from comparisons import catalogue
+from comparisons.curves import regimes as curve_regimes
+from comparisons.curves import studies as curve_studies
+from comparisons.gaussian import regimes as gaussian_regimes
+from comparisons.gaussian import studies as gaussian_studies
+from comparisons.study import estimators, knobs
+from comparisons.study.plan import Cell, Study
 
 GOOD = catalogue.HETEROGENEOUS
 GAUSSIAN = gaussian_regimes.regime("m1", 3)

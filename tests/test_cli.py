@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from fake_study import study as STUDY
 
-from comparisons import cli, compare, recipe
-from comparisons.cell import failure
-from comparisons.store import FILE, Store
-from comparisons.study import Cell
+from comparisons import cli
+from comparisons.running import compare, recipe
+from comparisons.running.cell import failure
+from comparisons.running.store import FILE, Store
+from comparisons.study.plan import Cell
 
 FAKE = str(Path(__file__).with_name("fake_study.py"))
 COMMAND = str(Path(sys.executable).with_name("bayes-moe"))

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_moe import compilation, compile_cache, threads
-from bayes_moe.data import float64
+from bayes_moe.ground import compilation, compile_cache, threads
+from bayes_moe.ground.data import float64
 
 ROOT = Path(__file__).parents[1]
 

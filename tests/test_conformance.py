@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from selection import quick
 
-from bayes_moe import contaminated, gaussian_gated, parameters
-from bayes_moe.experts import Frozen
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.ground import parameters
+from bayes_moe.model.experts import Frozen
 from mle import em, newton
 
 N, D = 60, 2

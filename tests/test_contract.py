@@ -11,10 +11,11 @@ import pytest
 from fake_study import quick
 from fake_study import study as FAKE
 
-from comparisons import cell, engine, returned
-from comparisons.contract import Estimate
-from comparisons.store import FILE, Store
-from comparisons.study import Cell
+from comparisons.running import cell, engine
+from comparisons.running.store import FILE, Store
+from comparisons.study import returned
+from comparisons.study.contract import Estimate
+from comparisons.study.plan import Cell
 
 ONE = Cell("only", 50, 0, "odd")
 

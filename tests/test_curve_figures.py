@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 
 from bayes_moe import varying_coefficient
-from comparisons import curve_figures
-from mle import bands, bandwidth, glrt, kernel_em
+from comparisons.curves import figures as curve_figures
+from mle.kernel import bands, bandwidth, glrt, kernel_em
 
 
 @cache

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from comparisons import cell, curve_power, curve_regimes, curve_studies
-from comparisons.study import Cell
-from mle import kernel_em
+from comparisons.curves import power as curve_power
+from comparisons.curves import regimes as curve_regimes
+from comparisons.curves import studies as curve_studies
+from comparisons.running import cell
+from comparisons.study.plan import Cell
+from mle.kernel import kernel_em
 
 
 def rows(p_by_regime):

@@ -11,11 +11,14 @@ from montecarlo import key, uniform
 from numpyro.distributions import biject_to
 from scipy import stats
 
-from bayes_moe import compilation, curve_starts, curves, sampler, varying_coefficient
-from bayes_moe.bases import HilbertGP
-from bayes_moe.compilation import jitted
-from bayes_moe.data import float64
-from bayes_moe.smooth import SmoothModel
+from bayes_moe import curves, varying_coefficient
+from bayes_moe.curves import starts as curve_starts
+from bayes_moe.curves.bases import HilbertGP
+from bayes_moe.curves.smooth import SmoothModel
+from bayes_moe.ground import compilation
+from bayes_moe.ground.compilation import jitted
+from bayes_moe.ground.data import float64
+from bayes_moe.nuts import sampler
 
 ROWS, CONTROLS, KEPT, BINS = 50, 40, 49, 10
 SIZES = {"normal": 1.0, "binomial": 12.0, "poisson": 4.0}

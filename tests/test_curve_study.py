@@ -7,12 +7,17 @@ import numpy as np
 import oracle_varying as oracle
 import pytest
 
-from bayes_moe.modes import generator
-from comparisons import cell, curve_estimators, curve_regimes, curve_studies, curve_summary, engine, report
-from comparisons.curve_regimes import GRID
-from comparisons.store import Store
-from comparisons.study import Cell
-from mle import glrt, kernel_em
+from bayes_moe.nuts.modes import generator
+from comparisons.curves import estimators as curve_estimators
+from comparisons.curves import regimes as curve_regimes
+from comparisons.curves import studies as curve_studies
+from comparisons.curves import summary as curve_summary
+from comparisons.curves.regimes import GRID
+from comparisons.running import cell, engine
+from comparisons.running import page as report
+from comparisons.running.store import Store
+from comparisons.study.plan import Cell
+from mle.kernel import glrt, kernel_em
 
 SMALL = {"engine": "consistent", "h": 0.3, "n_init": 2, "undersmooth": 0.9, "bootstrap": 20, "glrt": 20}
 SMALL |= {"sandwiches": ("joint", "local")}

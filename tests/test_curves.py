@@ -20,12 +20,18 @@ from montecarlo import STANDARD_ERRORS, first_that_passes, key, worst
 from numpyro.infer.util import log_density
 from selection import quick
 
-from bayes_moe import credible, curve_draws, curve_starts, curves, diagnostics, modes, relabel, varying_coefficient
-from bayes_moe.bases import BSplines, HilbertGP
-from bayes_moe.compilation import as_arrays
-from bayes_moe.smooth import SmoothModel
-from comparisons import curve_figures
-from mle import bands, kernel_em
+from bayes_moe import varying_coefficient
+from bayes_moe.curves import credible
+from bayes_moe.curves import draws as curve_draws
+from bayes_moe.curves import posterior as curves
+from bayes_moe.curves import starts as curve_starts
+from bayes_moe.curves.bases import BSplines, HilbertGP
+from bayes_moe.curves.smooth import SmoothModel
+from bayes_moe.draws import diagnostics, relabel
+from bayes_moe.ground.compilation import as_arrays
+from bayes_moe.nuts import modes
+from comparisons.curves import figures as curve_figures
+from mle.kernel import bands, kernel_em
 
 QUICK = {"num_warmup": 300, "num_samples": 500, "num_chains": 2, "progress_bar": False}
 ROWS, DRAWS = 400, 1000

@@ -15,7 +15,9 @@ from scipy import stats
 from scipy.special import expit, softmax
 
 import bayes_moe
-from bayes_moe import contaminated, datatree, diagnostics, nuts
+from bayes_moe import contaminated, nuts
+from bayes_moe.draws import diagnostics
+from bayes_moe.nuts import datatree
 
 MODEL = oracle.Model(np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]]), "linear", "tanh")
 CLASSES = ["cat", "dog", "emu"]

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from bayes_moe import varying_coefficient
-from bayes_moe.data import same_rows
-from bayes_moe.dates import index_values
-from bayes_moe.indexed import make_grid, scale_points
-from mle import kernel_em
+from bayes_moe.ground.data import same_rows
+from bayes_moe.ground.dates import index_values
+from bayes_moe.varying.indexed import make_grid, scale_points
+from mle.kernel import kernel_em
 
 N = 60
 MODEL = varying_coefficient("normal", 1, gate_features=0)

@@ -5,7 +5,8 @@ import oracle
 import pandas as pd
 import pytest
 
-from bayes_moe import dendrogram, gaussian_gated
+from bayes_moe import gaussian_gated
+from bayes_moe.draws import dendrogram
 
 TRUTH = {
     "pi": [0.3, 0.4, 0.3],

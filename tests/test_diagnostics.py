@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from montecarlo import first_that_passes, key
 
-from bayes_moe import contaminated, diagnostics, nuts
+from bayes_moe import contaminated, nuts
+from bayes_moe.draws import diagnostics
 
 CHAINS, DRAWS = 4, 500
 

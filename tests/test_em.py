@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from bayes_moe import contaminated
 from mle import em, newton
-from mle.m_steps import maximise_expected
+from mle.optimise.steps import maximise_expected
 
 ROWS, FEATURES = 300, 2
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])

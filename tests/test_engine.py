@@ -22,8 +22,9 @@ import xarray as xr
 from fake_study import BAD_SIZE
 from fake_study import study as STUDY
 
-from comparisons import cell, engine, keys, pools, recipe
-from comparisons.store import FILE, Store, StoreError
+from comparisons.running import cell, engine, pools, recipe
+from comparisons.running.store import FILE, Store, StoreError
+from comparisons.study import keys
 
 FAKE = str(Path(__file__).with_name("fake_study.py"))
 COMMAND = str(Path(sys.executable).with_name("bayes-moe"))

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from bayes_moe import contaminated, gaussian_gated, information, losses, solvability, voronoi
-from bayes_moe.data import check_weights
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.ground.data import check_weights
+from bayes_moe.theory import information, losses, solvability, voronoi
 
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
 X = np.random.default_rng(0).normal(size=(100, 2))

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from bayes_moe import flags, threads
-from comparisons import catalogue, cell, described, description
-from comparisons import study as study_module
-from comparisons.study import Cell, Study, key_of
+from bayes_moe.ground import flags, threads
+from comparisons import catalogue
+from comparisons.running import cell, described, description
+from comparisons.study import plan as study_module
+from comparisons.study.plan import Cell, Study, key_of
 
 STUDIES = {name: catalogue.STUDIES[name](True) for name in ("quickstart", "vc-sim2")}
 # The key of a fit and the first covariates under JAX's defaults, as results of earlier versions have them.

@@ -7,8 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bayes_moe import formula, varying_coefficient
-from mle import kernel_em
+from bayes_moe import varying_coefficient
+from bayes_moe.varying import formula
+from mle.kernel import kernel_em
 
 RNG = np.random.default_rng(0)
 FRAME = pd.DataFrame(

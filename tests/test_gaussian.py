@@ -11,7 +11,8 @@ from scipy.integrate import quad
 from scipy.special import logsumexp
 from selection import quick
 
-from bayes_moe import gaussian_gated, parameters
+from bayes_moe import gaussian_gated
+from bayes_moe.ground import parameters
 
 EXACT = 1e-10
 SHAPES = [(1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (3, 2, 2)]  # experts, features, responses

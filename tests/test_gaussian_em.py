@@ -11,11 +11,13 @@ from selection import quick
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from bayes_moe import contaminated, gaussian_gated, parameters
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.ground import parameters
 from comparisons.peers import gaussian_em
-from mle import criteria, em, newton, responsibilities, uncertainty
-from mle.m_steps import maximise_closed, maximise_expected
-from mle.objective import Objective
+from mle import criteria, em, newton
+from mle.optimise import responsibilities, uncertainty
+from mle.optimise.objective import Objective
+from mle.optimise.steps import maximise_closed, maximise_expected
 
 M1 = {
     "pi": [0.3, 0.4, 0.3],

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from montecarlo import key
 
-from comparisons import gaussian_regimes, gaussian_studies, mixtures
-from comparisons.contract import Problem
+from comparisons.gaussian import estimators as mixtures
+from comparisons.gaussian import regimes as gaussian_regimes
+from comparisons.gaussian import studies as gaussian_studies
+from comparisons.study.contract import Problem
 from mle import em
 
 SHORT = gaussian_studies.NUTS | {"num_warmup": 100, "num_samples": 50, "n_init": 2, "attempts": 1}

@@ -10,7 +10,9 @@ from numpyro.infer.util import log_density
 from scipy import stats
 from selection import quick
 
-from bayes_moe import gaussian_gated, nuts, priors, relabel
+from bayes_moe import gaussian_gated, nuts
+from bayes_moe.draws import relabel
+from bayes_moe.nuts import priors
 from mle import em
 
 EXACT = 1e-10

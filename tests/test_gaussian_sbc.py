@@ -9,8 +9,11 @@ from montecarlo import key, uniform
 from numpyro.distributions import biject_to
 from scipy import stats
 
-from bayes_moe import gaussian_gated, invariants, nuts, priors, sampler
-from bayes_moe.data import float64
+from bayes_moe import gaussian_gated
+from bayes_moe.draws import invariants
+from bayes_moe.ground.data import float64
+from bayes_moe.nuts import posterior as nuts
+from bayes_moe.nuts import priors, sampler
 
 ROWS, SIMULATIONS, CONTROLS, KEPT, BINS = 40, 200, 50, 49, 10
 MOE = gaussian_gated(2, 1)

@@ -7,25 +7,21 @@ import numpy as np
 import pytest
 from montecarlo import STANDARD_ERRORS, key
 
-from bayes_moe import gaussian_gated, voronoi
-from bayes_moe.modes import generator
-from comparisons import (
-    catalogue,
-    cell,
-    cell_figure,
-    cell_rates,
-    engine,
-    figures,
-    gaussian_regimes,
-    gaussian_studies,
-    mixtures,
-    rates,
-    report,
-    summary,
-)
-from comparisons.contract import Problem
-from comparisons.store import Store
-from comparisons.study import Cell
+from bayes_moe import gaussian_gated
+from bayes_moe.nuts.modes import generator
+from bayes_moe.theory import voronoi
+from comparisons import catalogue
+from comparisons.gaussian import estimators as mixtures
+from comparisons.gaussian import regimes as gaussian_regimes
+from comparisons.gaussian import studies as gaussian_studies
+from comparisons.gaussian import voronoi_figure as cell_figure
+from comparisons.gaussian import voronoi_rates as cell_rates
+from comparisons.report import figures, rates, summary
+from comparisons.running import cell, engine
+from comparisons.running import page as report
+from comparisons.running.store import Store
+from comparisons.study.contract import Problem
+from comparisons.study.plan import Cell
 from mle import em
 
 EXACT = 1e-12

@@ -12,10 +12,13 @@ from numpyro.distributions import biject_to
 from numpyro.infer.hmc import HMCState
 from numpyro.infer.util import potential_energy
 
-from bayes_moe import compilation, contaminated, gaussian_gated, gibbs, modes, nuts, priors
-from bayes_moe.data import Covariates, Observations, float64
-from bayes_moe.invariants import invariants
-from bayes_moe.modes import layout
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.draws.invariants import invariants
+from bayes_moe.ground import compilation
+from bayes_moe.ground.data import Covariates, Observations, float64
+from bayes_moe.nuts import gibbs, modes, priors
+from bayes_moe.nuts import posterior as nuts
+from bayes_moe.nuts.modes import layout
 
 EXACT = 1e-9  # of log densities
 SEEN = 1e-2  # a planted error changes log densities by more

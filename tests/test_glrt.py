@@ -9,7 +9,7 @@ from montecarlo import FALSE_ALARM, key, share
 from scipy import stats
 
 from bayes_moe import varying_coefficient
-from mle import glrt, kernel_em
+from mle.kernel import glrt, kernel_em
 
 REPLICATES = 39
 LEVEL = 0.05  # of every test here

@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import CELLS, STUDY, change_json, change_meta, change_row, meta, run_sql
 
-from comparisons import catalogue, cli, described, description, export, figures, files, pictures, rates, report, summary
-from comparisons.store import FILE, Damaged, Store, StoreError
+from comparisons import catalogue, cli
+from comparisons.report import figures, files, pictures, rates, summary
+from comparisons.running import described, description, export
+from comparisons.running import page as report
+from comparisons.running.store import FILE, Damaged, Store, StoreError
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:x="http://www.w3.org/1999/xlink"{}>{}</svg>'
 
@@ -480,7 +483,7 @@ def test_salvage_takes_no_fits_of_another_text(file):
     content = bytearray(file.read_bytes())
     content[content.index(b'"error_tau": ') + len('"error_tau": ')] ^= 1
     file.write_bytes(content)
-    from comparisons.recipe import Recipe  # noqa: PLC0415
+    from comparisons.running.recipe import Recipe  # noqa: PLC0415
 
     with pytest.raises(ValueError, match="another text of it"):
         Store(file, replace(STUDY, recipe=Recipe("fake.py", False, "another")))

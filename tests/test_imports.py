@@ -1,6 +1,7 @@
 """Imports run one way, importing costs nothing global, and each package brings only what it needs."""
 
 import ast
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -10,49 +11,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bayes_moe", "mle", "comparisons")
-AFTER_SAMPLING = ("diagnostics", "relabel", "loo", "invariants")
-CURVE_SAMPLING = ("curve_tree", "curve_draws", "credible", "curves")
-NUTS = ("numpyro_model", "chains", "transitions", "sampler", "plainer", "datatree", "nuts")
-SAMPLING = {f"bayes_moe.{name}" for name in (*NUTS, *AFTER_SAMPLING, *CURVE_SAMPLING)}
-
-# Each room of bayes_moe may import those in the lines before its own, and no others.
-ORDER = (
-    ("flags",),
-    ("threads", "tables"),
-    ("_numpyro", "tracing", "keys", "compile_cache", "labels"),
-    ("compilation", "numerics", "blocks", "repulsion", "sparsity"),
-    ("data",),
-    ("dates",),
-    ("parameters",),
-    ("gaussian", "responses", "indexed"),
-    ("normal", "activations"),
-    ("frozen",),
-    ("gates", "experts"),
-    ("likelihood",),
-    ("moe",),
-    ("origin",),
-    ("varying", "bases"),
-    ("families", "formula", "bands", "smooth"),
-    ("losses", "information", "voronoi", "solvability", "dendrogram", "units", "movement"),
-    ("priors",),
-    ("numpyro_model", "modes"),
-    ("mass",),
-    ("gibbs", "curve_starts"),
-    ("chains",),
-    ("transitions",),
-    ("sampler",),
-    ("plainer",),
-    ("datatree",),
-    ("nuts", *AFTER_SAMPLING),
-    *((name,) for name in CURVE_SAMPLING),
-)
-RANK = {f"bayes_moe.{name}": rank for rank, names in enumerate(ORDER) for name in names}
+# Who may import whom: rooms, and files that lie in none, each those in the lines before its own. Rooms of one line, and
+# files of one line, know nothing of each other.
+ORDER = {
+    "bayes_moe": ("ground", "model", "varying theory nuts", "families", "draws", "curves"),
+    "mle": ("optimise local", "kernel", "em newton", "profile criteria infinity"),
+    "comparisons": ("study", "report", "contaminated gaussian curves", "catalogue", "running", "cli peers"),
+}
+RANK = {
+    f"{package}.{room}": rank
+    for package, lines in ORDER.items()
+    for rank, line in enumerate(lines)
+    for room in line.split()
+}
+SAMPLING = tuple(f"bayes_moe.{room}" for room in ("nuts", "draws", "curves"))
 
 
-def imported(source, package):
-    """Full names of the modules of the three packages that a module imports, wherever in it."""
+def imported(source, package, *, types=True):
+    """Full names of the modules of the three packages that a module imports, wherever in it, for types alone or not."""
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in walked(ast.parse(source), types):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -61,29 +39,57 @@ def imported(source, package):
     return {name for name in names if name.split(".")[0] in PACKAGES and is_module(name)}
 
 
+def walked(node, types):
+    """A node and all in it; without ``types`` not what only type checkers read."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if types or not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from walked(child, types)
+
+
 def is_module(name):
     """Whether a dotted name is a module or package of this repository."""
     path = ROOT.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-def modules(package):
+def modules(package, *, types=True):
     """Return the modules of a package, name -> what each imports."""
-    paths = {path: path.relative_to(ROOT).with_suffix("").parts for path in (ROOT / package).rglob("*.py")}
-    return {".".join(parts): imported(path.read_text(), ".".join(parts[:-1])) for path, parts in paths.items()}
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts)] = imported(path.read_text(), ".".join(parts[:-1]), types=types)
+    return found
+
+
+def room(module):
+    """Room of a module, or itself where it lies in none."""
+    return ".".join(module.split(".")[:2])
 
 
 def forbidden(module, found):
     """What a module imports and must not."""
-    package = module.split(".")[0]
-    if package == "comparisons":
-        return set()
-    if package == "mle":
-        return {name for name in found if name.startswith("comparisons") or name in SAMPLING}
-    outside = {name for name in found if not name.startswith("bayes_moe")}
-    if module == "bayes_moe.__init__":
-        return outside
-    return outside | {name for name in found & RANK.keys() if RANK[name] >= RANK[module]}
+    package, bad = module.split(".")[0], set()
+    for name in found - {module}:
+        other = name.split(".")[0]
+        if other != package:
+            below = PACKAGES.index(other) < PACKAGES.index(package)
+            allowed = below and not (package == "mle" and name.startswith(SAMPLING))
+        elif module == f"{package}.__init__" or name == package or room(name) == room(module):
+            allowed = True
+        else:
+            allowed = RANK[room(name)] < RANK[room(module)]
+        if not allowed:
+            bad.add(name)
+    return bad
+
+
+def circle(graph):
+    """Modules on circles of imports, sorted; a package stands for its ``__init__``."""
+    left = {name: {n for n in names if n in graph and n != name} for name, names in graph.items()}
+    while gone := {name for name, names in left.items() if not names}:
+        left = {name: names - gone for name, names in left.items() if name not in gone}
+    return sorted(left)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -93,35 +99,114 @@ def test_imports_run_one_way(package):
     assert {name: bad for name, names in found.items() if (bad := forbidden(name, names))} == {}
 
 
-def test_every_room_of_bayes_moe_has_its_place_in_the_order():
-    assert modules("bayes_moe").keys() - RANK.keys() == {"bayes_moe.__init__"}
+def test_every_file_lies_in_a_room():
+    found = {room(name) for package in PACKAGES for name in modules(package) if not name.endswith("__init__")}
+    assert found == RANK.keys()
+
+
+def test_no_circle_of_files_is_left():
+    graph = {name: names for package in PACKAGES for name, names in modules(package, types=False).items()}
+    assert circle(graph) == []
+    assert circle(graph | {"bayes_moe.ground.data": {"bayes_moe.model.moe"}})  # planted
+
+
+def test_files_are_imported_from_their_rooms():
+    """By their short names users find them; here a file says where what it needs lies."""
+    short = {f"{p}.{name.partition(':')[0]}" for p in PACKAGES for names in rooms(p).values() for name in names.split()}
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            if wrong := {name for name in mentioned(path.read_text()) if name in short}:
+                found[path.name] = wrong
+    assert len(short) > 100
+    assert found == {}
+
+
+def rooms(package):
+    """What a package's doors lead to."""
+    return importlib.import_module(package).ROOMS
+
+
+def mentioned(source):
+    """Full names of what is imported, modules or not."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 # A row: where, the planted import, and what must be found wrong with it.
 PLANTED = [
-    ("bayes_moe.moe", "import mle", {"mle"}),
-    ("bayes_moe.nuts", "from comparisons.study import Study", {"comparisons.study"}),
-    ("bayes_moe.gates", "from bayes_moe import nuts, parameters", {"bayes_moe.nuts"}),
-    ("bayes_moe.moe", "def f():\n    from bayes_moe.priors import resolve", {"bayes_moe.priors"}),
-    ("bayes_moe.experts", "from . import gates", {"bayes_moe.gates"}),
-    ("bayes_moe.parameters", "from .moe import MoE", {"bayes_moe.moe"}),
+    ("bayes_moe.model.moe", "import mle", {"mle"}),
+    ("bayes_moe.nuts.posterior", "from comparisons.study.plan import Study", {"comparisons.study.plan"}),
+    ("bayes_moe.model.gates", "from bayes_moe import nuts, MoE", {"bayes_moe.nuts"}),
+    ("bayes_moe.model.moe", "def f():\n    from bayes_moe.nuts.priors import resolve", {"bayes_moe.nuts.priors"}),
+    ("bayes_moe.nuts.modes", "from ..theory import losses", {"bayes_moe.theory", "bayes_moe.theory.losses"}),
+    ("bayes_moe.ground.parameters", "from ..model.moe import MoE", {"bayes_moe.model.moe"}),
+    ("bayes_moe.families", "import bayes_moe.draws.relabel", {"bayes_moe.draws.relabel"}),
     ("mle.em", "import bayes_moe.nuts as n", {"bayes_moe.nuts"}),
-    ("mle.em", "from bayes_moe import diagnostics", {"bayes_moe.diagnostics"}),
-    ("mle.fit", "from bayes_moe.datatree import groups", {"bayes_moe.datatree"}),
-    ("mle.fit", "from comparisons import study", {"comparisons", "comparisons.study"}),
+    ("mle.em", "from bayes_moe.draws import diagnostics", {"bayes_moe.draws", "bayes_moe.draws.diagnostics"}),
+    ("mle.em", "from mle import newton", {"mle.newton"}),
+    ("mle.optimise.fit", "from bayes_moe.nuts.datatree import groups", {"bayes_moe.nuts.datatree"}),
+    ("mle.optimise.fit", "from mle.local import kernels", {"mle.local", "mle.local.kernels"}),
+    ("mle.kernel.fit", "from comparisons import study", {"comparisons", "comparisons.study"}),
+    (
+        "comparisons.study.plan",
+        "from comparisons.report import rates",
+        {"comparisons.report", "comparisons.report.rates"},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("module", "source", "wrong"), PLANTED)
 def test_a_planted_import_is_found(module, source, wrong):
-    found = imported(source, module.split(".")[0])
+    found = imported(source, module.rpartition(".")[0])
     assert forbidden(module, found) == wrong
 
 
 def test_allowed_imports_are_left_alone():
-    assert forbidden("mle.em", imported("from bayes_moe import moe, parameters, losses", "mle")) == set()
-    assert forbidden("bayes_moe.nuts", imported("from . import priors, sampler", "bayes_moe")) == set()
-    assert forbidden("comparisons.study", imported("from bayes_moe import nuts", "comparisons")) == set()
+    likelihood = "from bayes_moe.model import moe\nfrom bayes_moe.theory import losses\nfrom mle.optimise import fit"
+    assert forbidden("mle.em", imported(likelihood, "mle")) == set()
+    assert forbidden("bayes_moe.nuts.posterior", imported("from . import priors, sampler", "bayes_moe.nuts")) == set()
+    assert forbidden("comparisons.study.plan", imported("from bayes_moe import nuts", "comparisons.study")) == set()
+
+
+# Names by which users of the flat packages imported: a module, and what they took of it.
+SHORT = {
+    "bayes_moe.losses": "hellinger",
+    "bayes_moe.nuts": "sample model Mixture class_probabilities",
+    "bayes_moe.curves": "sample sparse_gate priors_of",
+    "bayes_moe.varying": "VaryingCoefficient",
+    "bayes_moe.experts": "Frozen",
+    "bayes_moe.curve_draws": "relabel",
+    "mle.em": "fit",
+    "mle.uncertainty": "wald",
+    "mle.curves": "CurveFit",
+    "comparisons.study": "Study Regime Cell",
+    "comparisons.estimators": "Estimate Problem mle",
+    "comparisons.curve_figures": "",
+}
+
+
+def test_short_names_lead_to_the_modules_themselves():
+    for name, wanted in SHORT.items():
+        module = importlib.import_module(name)
+        assert all(hasattr(module, one) for one in wanted.split()), name
+    for package in PACKAGES:
+        for lies, names in rooms(package).items():
+            for name in names.split():
+                short, _, own = name.partition(":")
+                module = importlib.import_module(f"{package}.{short}")
+                assert module is importlib.import_module(f"{package}.{lies}.{own or short}")
+                assert module.__spec__.name == module.__name__ == f"{package}.{lies}.{own or short}"
+                assert getattr(importlib.import_module(package), short) is module
+    with pytest.raises(AttributeError, match=r"module 'bayes_moe' has no attribute 'nothing'"):
+        _ = importlib.import_module("bayes_moe").nothing
+    with pytest.raises(AttributeError, match=r"module 'bayes_moe.nuts' has no attribute 'tqdm'"):
+        _ = importlib.import_module("bayes_moe.nuts").tqdm
 
 
 def run(code):
@@ -133,8 +218,8 @@ def run(code):
 
 def test_maximum_likelihood_never_loads_the_sampler():
     loaded = run("import sys, mle, mle.em, mle.newton; print(*sys.modules)")
-    assert {"mle.em", "bayes_moe.moe"} <= set(loaded)
-    assert not SAMPLING & set(loaded)
+    assert {"mle.em", "bayes_moe.model.moe"} <= set(loaded)
+    assert not [name for name in loaded if name.startswith(SAMPLING)]
     assert not {"comparisons", "arviz", "arviz_base", "matplotlib"} & set(loaded)
 
 

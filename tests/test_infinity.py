@@ -9,9 +9,10 @@ from scipy import optimize
 from scipy.special import expit, log_expit, log_softmax
 
 from bayes_moe import contaminated, gaussian_gated
-from bayes_moe.data import float64
-from mle import hyperplanes, infinity, newton
-from mle.objective import Objective
+from bayes_moe.ground.data import float64
+from mle import infinity, newton
+from mle.optimise import hyperplanes
+from mle.optimise.objective import Objective
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}

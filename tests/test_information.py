@@ -9,9 +9,11 @@ import pytest
 from montecarlo import STANDARD_ERRORS, key
 from selection import quick
 
-from bayes_moe import contaminated, information, parameters
-from bayes_moe.information import strong_identifiability
-from mle.objective import Objective
+from bayes_moe import contaminated
+from bayes_moe.ground import parameters
+from bayes_moe.theory import information
+from bayes_moe.theory.information import strong_identifiability
+from mle.optimise.objective import Objective
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}

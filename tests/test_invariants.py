@@ -7,7 +7,9 @@ import pytest
 from gaussian_cases import CENTRE, MOE
 from montecarlo import key
 
-from bayes_moe import contaminated, diagnostics, invariants, nuts, voronoi
+from bayes_moe import contaminated, nuts
+from bayes_moe.draws import diagnostics, invariants
+from bayes_moe.theory import voronoi
 
 CHAINS, DRAWS = 4, 500
 EXACT = 1e-10

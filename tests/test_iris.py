@@ -7,8 +7,9 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 
 from bayes_moe import gaussian_gated
-from comparisons import digits, iris, iris_figure
-from comparisons.splits import LEVEL, mean
+from comparisons.contaminated import digits
+from comparisons.gaussian import iris, iris_figure
+from comparisons.report.splits import LEVEL, mean
 
 SAME = 1e-8
 NEAR = 0.05  # nats a flower: how far two climbs to one maximum may differ, since floors and ridges do

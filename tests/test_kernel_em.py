@@ -15,8 +15,13 @@ from montecarlo import key
 from scipy.special import logsumexp
 
 from bayes_moe import varying_coefficient
-from bayes_moe.compilation import jitted
-from mle import curve_plan, curve_starts, kernel_em, labels, local, local_em
+from bayes_moe.ground.compilation import jitted
+from mle.kernel import kernel_em
+from mle.kernel import plan as curve_plan
+from mle.kernel import starts as curve_starts
+from mle.local import engines as local_em
+from mle.local import labels
+from mle.local import likelihood as local
 
 SAME_CLOSED_FORM = 1e-8
 

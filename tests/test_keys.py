@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from bayes_moe import contaminated, keys, nuts
+from bayes_moe import contaminated, nuts
+from bayes_moe.ground import keys
 from mle import em
 
 ORDINARY = [0, 1, 7, 12345, 2**31 - 1, 2**31, 2**32 - 1]

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from bayes_moe import contaminated, gaussian_gated
-from comparisons import catalogue, cell, contract, estimators, gaussian_regimes, labels
-from comparisons.contract import Estimate
-from comparisons.curve_regimes import regime as curves
-from comparisons.study import Cell, Study
+from comparisons import catalogue
+from comparisons.curves.regimes import regime as curves
+from comparisons.gaussian import regimes as gaussian_regimes
+from comparisons.running import cell
+from comparisons.study import contract, estimators, labels
+from comparisons.study.contract import Estimate
+from comparisons.study.plan import Cell, Study
 
 TWO = catalogue.beyond().regime("adapters-same")
 REPLICATES = 120

@@ -12,10 +12,12 @@ from scipy import integrate, optimize
 from selection import quick
 
 from bayes_moe import varying_coefficient
-from bayes_moe.compilation import jitted
+from bayes_moe.ground.compilation import jitted
 from comparisons.peers import curve_race
-from mle import local, local_em, windows
-from mle.kernels import KERNELS
+from mle.local import engines as local_em
+from mle.local import likelihood as local
+from mle.local import windows
+from mle.local.kernels import KERNELS
 
 EPANECHNIKOV = KERNELS["epanechnikov"]
 SAME_MAXIMUM = 1e-7  # of local log likelihood

@@ -8,7 +8,7 @@ from montecarlo import key
 from scipy import stats
 
 from bayes_moe import contaminated, gaussian_gated, nuts
-from bayes_moe.loo import loo
+from bayes_moe.draws.loo import loo
 
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
 

@@ -8,7 +8,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from bayes_moe import diagnostics, mass, modes, nuts
+from bayes_moe import nuts
+from bayes_moe.draws import diagnostics
+from bayes_moe.nuts import mass, modes
 
 RUN = {"num_chains": 4, "progress_bar": False}
 

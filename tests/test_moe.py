@@ -15,8 +15,10 @@ from scipy.stats import chi2
 from selection import quick
 from sklearn.linear_model import LogisticRegression
 
-from bayes_moe import contaminated, information, losses, parameters
-from bayes_moe.experts import Frozen
+from bayes_moe import contaminated
+from bayes_moe.ground import parameters
+from bayes_moe.model.experts import Frozen
+from bayes_moe.theory import information, losses
 
 ACTIVATIONS = ("linear", "tanh", "sigmoid", "gelu", "relu")
 PAIRS = list(itertools.product(ACTIVATIONS, repeat=2))

@@ -9,7 +9,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from bayes_moe import diagnostics, nuts
+from bayes_moe import nuts
+from bayes_moe.draws import diagnostics
 
 CHAINS, DRAWS, SIZE = 4, 500, 6
 

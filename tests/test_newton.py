@@ -13,8 +13,9 @@ from selection import quick
 from sklearn.linear_model import LogisticRegression
 
 from bayes_moe import contaminated
-from bayes_moe.experts import Frozen
-from mle import em, newton, objective
+from bayes_moe.model.experts import Frozen
+from mle import em, newton
+from mle.optimise import objective
 
 ROWS, FEATURES = 800, 2
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
@@ -568,8 +569,8 @@ def test_a_climb_inside_the_bounds_takes_newton_steps():
 SHARDED = """
 import numpy as np
 from bayes_moe import contaminated
-from bayes_moe.data import float64
-from mle.objective import Objective
+from bayes_moe.ground.data import float64
+from mle.optimise.objective import Objective
 import jax
 
 @float64

@@ -9,8 +9,8 @@ import pytest
 from scipy import special
 from selection import quick
 
-from bayes_moe import blocks, numerics
-from bayes_moe.data import float64
+from bayes_moe.ground import blocks, numerics
+from bayes_moe.ground.data import float64
 
 EDGES = [0.0, 1.0, -1.0, 1e-9, 36.0, -36.0, 745.0, -745.0, 1e3, -1e3, 1e8]
 ULP = 2.3e-16

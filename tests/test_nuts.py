@@ -18,8 +18,12 @@ from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import expit
 
-from bayes_moe import contaminated, diagnostics, nuts, sampler, threads
-from bayes_moe.priors import resolve
+from bayes_moe import contaminated
+from bayes_moe.draws import diagnostics
+from bayes_moe.ground import threads
+from bayes_moe.nuts import posterior as nuts
+from bayes_moe.nuts import sampler
+from bayes_moe.nuts.priors import resolve
 
 EXACT = 1e-10
 MIN_ESS = 1000

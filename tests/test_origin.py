@@ -7,11 +7,12 @@ import pytest
 import xarray as xr
 from sklearn.linear_model import LogisticRegression
 
-from bayes_moe import contaminated, gaussian_gated, nuts, origin
-from bayes_moe.experts import Frozen
-from bayes_moe.invariants import invariants
-from bayes_moe.loo import loo
-from bayes_moe.relabel import filled, relabel
+from bayes_moe import contaminated, gaussian_gated, nuts
+from bayes_moe.draws.invariants import invariants
+from bayes_moe.draws.loo import loo
+from bayes_moe.draws.relabel import filled, relabel
+from bayes_moe.model import origin
+from bayes_moe.model.experts import Frozen
 
 ETA0 = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
 MOE = contaminated(ETA0, activation="tanh", adapters=2)

@@ -10,13 +10,13 @@ import typer
 from montecarlo import STANDARD_ERRORS, key
 from numpyro.infer.util import log_density
 
-from bayes_moe import nuts
-from bayes_moe.priors import resolve
+from bayes_moe.nuts import posterior as nuts
+from bayes_moe.nuts.priors import resolve
 from comparisons.peers import analysis, bench, fused, jobs, kept, numpyro_naive, ours, plots, problem, scipy_em, tables
 from comparisons.peers.jobs import METHODS, Job, Outcome
 from comparisons.peers.plan import PARTS, QUICK, plan
 from mle import em
-from mle.objective import Objective
+from mle.optimise.objective import Objective
 
 D = 4
 SMALL = {regime: problem.simulate(regime, 300, 0) for regime in problem.REGIMES}

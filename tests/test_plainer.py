@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from numpyro import handlers
 
-from bayes_moe import nuts, plainer
+from bayes_moe import nuts
+from bayes_moe.nuts import plainer
 
 RUN = {"rng_key": 0, "num_warmup": 20, "num_samples": 8, "num_chains": 2, "progress_bar": False}
 X = np.linspace(-1.0, 1.0, 6)
@@ -108,9 +109,9 @@ def test_a_model_with_odd_names_runs_to_its_end():
 
 
 def test_where_nothing_can_be_had_of_a_model_its_free_vectors_can(monkeypatch):
-    from bayes_moe import datatree
-    from bayes_moe.chains import Settings
-    from bayes_moe.modes import Layout
+    from bayes_moe.nuts import datatree
+    from bayes_moe.nuts.chains import Settings
+    from bayes_moe.nuts.modes import Layout
 
     def fails(*args):
         raise RuntimeError("no")

@@ -14,9 +14,9 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 from bayes_moe import contaminated, gaussian_gated, nuts
-from bayes_moe.parameters import Field
-from bayes_moe.priors import check_scale, check_slopes, resolve
-from bayes_moe.repulsion import Repulsive
+from bayes_moe.ground.parameters import Field
+from bayes_moe.nuts.priors import check_scale, check_slopes, resolve
+from bayes_moe.nuts.repulsion import Repulsive
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 SHAPES = {"tau": (1,), "beta": (1, 2), "eta": (1, 2, 2)}

@@ -7,7 +7,8 @@ from scipy import optimize, stats
 from scipy.special import log_expit, log_softmax
 
 from bayes_moe import contaminated, gaussian_gated
-from mle import criteria, em, newton, profile, uncertainty
+from mle import criteria, em, newton, profile
+from mle.optimise import uncertainty
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}

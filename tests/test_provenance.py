@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from comparisons import cell
+from comparisons.running import cell
 
 
 def git(folder, *words):
@@ -16,8 +16,8 @@ def git(folder, *words):
 
 def copied(where, *, tracked, name="bayes-moe"):
     """Copy of the one file, with a project file; in the index of the enclosing repository or not."""
-    (where / "comparisons").mkdir(parents=True)
-    shutil.copy(cell.__file__, where / "comparisons" / "cell.py")
+    (where / "comparisons" / "running").mkdir(parents=True)
+    shutil.copy(cell.__file__, where / "comparisons" / "running" / "cell.py")
     (where / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
     top = next(folder for folder in (where, *where.parents) if (folder / ".git").exists())
     (top / "theirs").write_text("theirs")
@@ -27,7 +27,7 @@ def copied(where, *, tracked, name="bayes-moe"):
 
 
 def commit_at(where, monkeypatch):
-    monkeypatch.setattr(cell, "__file__", str(where / "comparisons" / "cell.py"))
+    monkeypatch.setattr(cell, "__file__", str(where / "comparisons" / "running" / "cell.py"))
     return cell._commit()
 
 

@@ -10,9 +10,12 @@ from montecarlo import STANDARD_ERRORS, key, may_lie_between
 from scipy.stats import chi2, norm, pareto
 from selection import quick
 
-from bayes_moe import contaminated, information
-from comparisons import catalogue, coverage, optimisation, rates, regimes, slopes, summary, tails
-from comparisons.study import Regime, Study
+from bayes_moe import contaminated
+from bayes_moe.theory import information
+from comparisons import catalogue
+from comparisons.contaminated import regimes
+from comparisons.report import coverage, optimisation, rates, slopes, summary, tails
+from comparisons.study.plan import Regime, Study
 
 SIZES = [1000, 3000, 10_000, 30_000, 100_000]
 REPLICATES = 40

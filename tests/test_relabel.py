@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 from gaussian_cases import CENTRE, MOE
 
-from bayes_moe import contaminated, gaussian_gated, invariants, relabel
-from bayes_moe.datatree import flat_variables
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.draws import invariants, relabel
+from bayes_moe.nuts.datatree import flat_variables
 
 CHAINS, DRAWS, N = 2, 40, 80
 X, Y = MOE.simulate_joint(0, CENTRE, N)

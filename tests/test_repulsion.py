@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from montecarlo import STANDARD_ERRORS, key
 
-from bayes_moe import gaussian_gated, nuts, priors
-from bayes_moe.repulsion import Repulsive
+from bayes_moe import gaussian_gated, nuts
+from bayes_moe.nuts import priors
+from bayes_moe.nuts.repulsion import Repulsive
 
 DRAWS = 4000
 

@@ -15,7 +15,10 @@ from numpyro.infer.util import log_density
 from scipy import optimize
 from selection import quick
 
-from bayes_moe import blocks, chains, compilation, contaminated, gaussian_gated, modes, nuts, sampler, threads
+from bayes_moe import contaminated, gaussian_gated
+from bayes_moe.ground import blocks, compilation, threads
+from bayes_moe.nuts import chains, modes, sampler
+from bayes_moe.nuts import posterior as nuts
 
 ETA0 = [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
 ROWS = 61

@@ -11,7 +11,8 @@ from curve_cases import draw_standin
 from montecarlo import key
 
 from bayes_moe import varying_coefficient
-from mle import bands, curve_plan, kernel_em, sandwich
+from mle.kernel import bands, kernel_em, sandwich
+from mle.kernel import plan as curve_plan
 
 STEP = 1e-3  # by which an observation's weight is changed, up and down
 

@@ -7,8 +7,10 @@ import pytest
 from montecarlo import key, uniform
 from scipy import stats
 
-from bayes_moe import contaminated, nuts, sampler, transitions
-from bayes_moe.data import float64
+from bayes_moe import contaminated
+from bayes_moe.ground.data import float64
+from bayes_moe.nuts import posterior as nuts
+from bayes_moe.nuts import sampler, transitions
 
 ROWS, SIMULATIONS, KEPT, BINS = 60, 500, 49, 10
 ETA0 = [[1.0], [0.0]]

@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from mle import separation
-from mle.separation import separated
+from mle.optimise import separation
+from mle.optimise.separation import separated
 
 RIDGES = 1e-4, 1e-7
 GROWTH = 1.3  # of the coefficients from the first ridge to the second: 1.7 or more if separated, else 1.0

@@ -8,8 +8,8 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import multivariate_normal
 
-from bayes_moe import solvability, voronoi
-from comparisons import counterexample
+from bayes_moe.theory import solvability, voronoi
+from comparisons.gaussian import counterexample
 
 CLOSE = 0.15  # of a fitted exponent
 

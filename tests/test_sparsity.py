@@ -8,11 +8,13 @@ import pytest
 from montecarlo import FALSE_ALARM, first_that_passes, key
 from scipy import integrate, stats
 
-from bayes_moe import curve_draws, curves, diagnostics, relabel, varying_coefficient
-from bayes_moe.bases import HilbertGP
-from bayes_moe.priors import resolve
-from bayes_moe.smooth import SmoothModel
-from bayes_moe.sparsity import SparseGate
+from bayes_moe import curves, varying_coefficient
+from bayes_moe.curves import draws as curve_draws
+from bayes_moe.curves.bases import HilbertGP
+from bayes_moe.curves.smooth import SmoothModel
+from bayes_moe.curves.sparsity import SparseGate
+from bayes_moe.draws import diagnostics, relabel
+from bayes_moe.nuts.priors import resolve
 
 DRAWS = 4000
 

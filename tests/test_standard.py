@@ -9,8 +9,10 @@ import pytest
 from curve_cases import draw_rows
 
 from bayes_moe import varying_coefficient
-from mle import bands, bandwidth, curve_plan, curve_starts, glrt, kernel_em, sandwich, standard
-from mle.kernels import KERNELS
+from mle.kernel import bands, bandwidth, glrt, kernel_em, sandwich, standard
+from mle.kernel import plan as curve_plan
+from mle.kernel import starts as curve_starts
+from mle.local.kernels import KERNELS
 
 OPTIONS = {"h": 0.4, "grid": 5, "n_init": 2, "random_state": 0}
 UNITS = {  # shift in standard deviations of x and of z, scale of both, scale of y

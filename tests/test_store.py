@@ -15,10 +15,11 @@ import pytest
 from fake_study import study as STUDY
 from pyarrow import csv
 
-from comparisons import export, study
-from comparisons.recipe import Recipe
-from comparisons.store import FILE, Damaged, Store, StoreError, recipe_of
-from comparisons.study import Cell
+from comparisons.running import export
+from comparisons.running.recipe import Recipe
+from comparisons.running.store import FILE, Damaged, Store, StoreError, recipe_of
+from comparisons.study import plan as study
+from comparisons.study.plan import Cell
 
 CELLS = list(STUDY.cells())
 ROOT = 0

@@ -9,11 +9,15 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
-from bayes_moe import diagnostics
-from comparisons import catalogue, cell, cli, contract, digits, engine, estimators, figures, summary
+from bayes_moe.draws import diagnostics
+from comparisons import catalogue, cli
+from comparisons.contaminated import digits
 from comparisons.peers.clock import CompileClock
-from comparisons.store import Store
-from comparisons.study import Cell, Study, key_of
+from comparisons.report import figures, summary
+from comparisons.running import cell, engine
+from comparisons.running.store import Store
+from comparisons.study import contract, estimators
+from comparisons.study.plan import Cell, Study, key_of
 from mle import newton
 
 SMALL = Study(

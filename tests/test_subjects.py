@@ -17,11 +17,14 @@ from montecarlo import FALSE_ALARM, STANDARD_ERRORS, first_that_passes, key, sha
 from numpyro.infer.util import log_density
 from selection import quick
 
-from bayes_moe import curve_draws, curves, diagnostics, modes, varying_coefficient
-from bayes_moe.bases import HilbertGP
-from bayes_moe.compilation import as_arrays
-from bayes_moe.indexed import check_subject
-from bayes_moe.smooth import SmoothModel
+from bayes_moe import curves, varying_coefficient
+from bayes_moe.curves import draws as curve_draws
+from bayes_moe.curves.bases import HilbertGP
+from bayes_moe.curves.smooth import SmoothModel
+from bayes_moe.draws import diagnostics
+from bayes_moe.ground.compilation import as_arrays
+from bayes_moe.nuts import modes
+from bayes_moe.varying.indexed import check_subject
 
 QUICK = {"num_warmup": 300, "num_samples": 500, "num_chains": 2, "progress_bar": False}
 MIN_ESS = 400

@@ -8,9 +8,12 @@ import pytest
 from fake_study import quick
 from fake_study import study as FAKE
 
-from comparisons import catalogue, cell, figures, report, summary
-from comparisons.store import Store
-from comparisons.study import Cell
+from comparisons import catalogue
+from comparisons.report import figures, summary
+from comparisons.running import cell
+from comparisons.running import page as report
+from comparisons.running.store import Store
+from comparisons.study.plan import Cell
 
 SIZES = (300, 3000)
 BEYOND = catalogue.beyond()

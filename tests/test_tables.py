@@ -8,8 +8,8 @@ import xarray as xr
 from scipy import sparse
 
 from bayes_moe import contaminated, gaussian_gated, nuts, varying_coefficient
-from bayes_moe.experts import Frozen
-from bayes_moe.tables import as_floats, row_labels
+from bayes_moe.ground.tables import as_floats, row_labels
+from bayes_moe.model.experts import Frozen
 from mle import em, newton
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 3.0]])

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from bayes_moe import contaminated, nuts, threads, varying_coefficient
-from bayes_moe.data import float64
-from mle import kernel_em, newton
+from bayes_moe import contaminated, varying_coefficient
+from bayes_moe.ground import threads
+from bayes_moe.ground.data import float64
+from bayes_moe.nuts import posterior as nuts
+from mle import newton
+from mle.kernel import kernel_em
 
 
 def test_results_are_in_order_and_made_side_by_side():

@@ -11,8 +11,10 @@ import pytest
 from numpyro import handlers
 from scipy import stats
 
-from bayes_moe import compilation, modes, nuts
-from bayes_moe.tracing import TRACING
+from bayes_moe import nuts
+from bayes_moe.ground import compilation
+from bayes_moe.ground.tracing import TRACING
+from bayes_moe.nuts import modes
 
 X, Y = np.array([0.5, -1.0, 2.0]), np.array([0.1, 0.2, -0.3])
 HANDLERS = {

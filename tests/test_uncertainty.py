@@ -11,9 +11,12 @@ from montecarlo import STANDARD_ERRORS, key
 from scipy.stats import norm
 from selection import quick
 
-from bayes_moe import contaminated, information, parameters
-from mle import newton, uncertainty
-from mle.objective import Objective
+from bayes_moe import contaminated
+from bayes_moe.ground import parameters
+from bayes_moe.theory import information
+from mle import newton
+from mle.optimise import uncertainty
+from mle.optimise.objective import Objective
 
 ROWS, FEATURES = 800, 2
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])

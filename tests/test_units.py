@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bayes_moe import gaussian_gated, units
+from bayes_moe import gaussian_gated
+from bayes_moe.model import units
 from mle import em
 
 EXACT = 1e-9

@@ -10,9 +10,9 @@ from montecarlo import FALSE_ALARM, key
 from scipy import stats
 
 from bayes_moe import varying_coefficient
-from bayes_moe.compilation import jitted
-from bayes_moe.responses import RESPONSES
-from bayes_moe.varying import VaryingCoefficient
+from bayes_moe.ground.compilation import jitted
+from bayes_moe.model.responses import RESPONSES
+from bayes_moe.varying.model import VaryingCoefficient
 
 ROWS, P, Q = 12, 2, 1
 SIZES = {"normal": 1.0, "binomial": 9.0, "poisson": 2.5, "negative-binomial": 2.5}

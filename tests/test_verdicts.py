@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from bayes_moe import contaminated, gaussian_gated
-from bayes_moe.experts import Frozen
-from bayes_moe.gates import Softmax
-from bayes_moe.moe import MoE
-from bayes_moe.normal import Normal
-from mle import criteria, em, infinity, newton, profile, uncertainty
+from bayes_moe.model.experts import Frozen
+from bayes_moe.model.gates import Softmax
+from bayes_moe.model.moe import MoE
+from bayes_moe.model.normal import Normal
+from mle import criteria, em, infinity, newton, profile
+from mle.optimise import uncertainty
 
 ETA0 = np.array([[1.0, 0.0], [-0.5, 1.0], [0.0, 0.0]])
 TRUTH = {"tau": 0.5, "beta": [0.5, -0.5], "eta": [[-1.0, 1.0], [-0.5, -1.5]]}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from selection import quick
 
-from bayes_moe import voronoi
+from bayes_moe.theory import voronoi
 
 EXACT = 1e-12
 MEASURES = 1000

@@ -10,7 +10,7 @@ import arviz_stats as azs
 import numpy as np
 import xarray as xr
 
-from bayes_moe.diagnostics import MAX_RHAT, MIN_ESS_PER_CHAIN
+from bayes_moe.draws.diagnostics import MAX_RHAT, MIN_ESS_PER_CHAIN
 from comparisons.peers import scipy_em
 from comparisons.peers.jobs import Outcome
 from comparisons.peers.mle_race import SAME

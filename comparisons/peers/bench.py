@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from comparisons import figures, files
 from comparisons.peers import analysis, jobs, kept, plots, tables
 from comparisons.peers.plan import PARTS, QUICK, Sizes, plan
+from comparisons.report import figures, files
 
 
 def run(

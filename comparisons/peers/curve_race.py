@@ -17,9 +17,9 @@ from scipy import optimize
 from scipy.special import log_softmax, logsumexp
 
 from bayes_moe import varying_coefficient
-from comparisons.curve_regimes import GRID, regime
-from mle import bands, kernel_em
-from mle.curves import CurveFit
+from comparisons.curves.regimes import GRID, regime
+from mle.kernel import bands, kernel_em
+from mle.kernel.fit import CurveFit
 
 BANDWIDTH = 0.21
 SAME = 1e-6  # difference of local log likelihoods that counts as none

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from bayes_moe import gaussian_gated
-from bayes_moe.parameters import Params
+from bayes_moe.ground.parameters import Params
 from mle import em
 
 FEW = 5

@@ -21,10 +21,11 @@ import typer
 import xarray as xr
 from numpyro.infer import MCMC, NUTS
 
-from bayes_moe import diagnostics, gaussian_gated, nuts
-from bayes_moe.data import float64
-from bayes_moe.invariants import invariants
-from bayes_moe.priors import SCALE, SPARSE
+from bayes_moe import gaussian_gated, nuts
+from bayes_moe.draws import diagnostics
+from bayes_moe.draws.invariants import invariants
+from bayes_moe.ground.data import float64
+from bayes_moe.nuts.priors import SCALE, SPARSE
 from comparisons.peers.clock import CompileClock
 from comparisons.peers.numpyro_naive import WARMUP
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bayes_moe.datatree import data_hash
-from comparisons import files
+from bayes_moe.nuts.datatree import data_hash
 from comparisons.peers.jobs import ROOT, Job, Outcome
-from comparisons.study import digest
+from comparisons.report import files
+from comparisons.study.plan import digest
 
 PROCESS = "process_seconds"  # beside the job's own arrays
 CODE = ("bayes_moe", "mle", "comparisons/peers")

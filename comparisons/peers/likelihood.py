@@ -12,7 +12,7 @@ import numpy as np
 
 from comparisons.peers import fused, fused_numba, ours
 from comparisons.peers.problem import Problem, simulate
-from mle.objective import Objective
+from mle.optimise.objective import Objective
 
 TANH, EXP, LOG = 2, 3, 1  # how often each is needed for one observation, in the fused kernels
 COLUMNS = 6  # doubles an observation needs at least: four covariates, its class, the frozen expert's probability

@@ -15,7 +15,7 @@ from comparisons.peers import ours, scipy_em
 from comparisons.peers.clock import CompileClock
 from comparisons.peers.problem import Problem
 from mle import infinity, newton
-from mle.fit import Fit
+from mle.optimise.fit import Fit
 
 SAME = 1e-8  # share of the log likelihood within which two optima are the same
 STEPS = 2000  # EM steps for each start, as in em.fit

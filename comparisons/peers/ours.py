@@ -7,7 +7,8 @@ from time import perf_counter
 import numpy as np
 import xarray as xr
 
-from bayes_moe import MoE, contaminated, diagnostics, nuts
+from bayes_moe import MoE, contaminated, nuts
+from bayes_moe.draws import diagnostics
 from comparisons.peers.problem import CHAINS, Draws, Problem, Sampled
 from mle import newton
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from comparisons import files
 from comparisons.peers.analysis import Row
 from comparisons.peers.jobs import title
+from comparisons.report import files
 
 TITLES = {
     "posterior": "Posterior: min-ESS per second, two chains on two cores (mode finding and warm-up included)",

@@ -1,0 +1,1 @@
+"""What is done with draws: diagnostics, invariants, relabelling, leave-one-out, dendrograms."""

@@ -1,0 +1,1 @@
+"""What knows no model: arrays, parameters, precision, numerics, keys, threads, compilation."""

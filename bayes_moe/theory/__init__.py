@@ -1,0 +1,1 @@
+"""What the theorems are about: losses, Voronoi cells, Fisher information, solvability."""

@@ -1,0 +1,1 @@
+"""Regimes and real data of the contaminated mixture."""

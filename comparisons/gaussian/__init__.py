@@ -1,0 +1,1 @@
+"""Regimes, estimators, studies and real data of the Gaussian-gated mixture."""

@@ -1,0 +1,1 @@
+"""How a study is run and kept: cells, engine, pools, store, pages, export."""

@@ -1,0 +1,1 @@
+"""Kernel estimates of curves: EM, bandwidth, bands, bootstrap, test."""

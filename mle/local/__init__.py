@@ -1,0 +1,1 @@
+"""Local likelihood along u: kernels, windows, engines, labels."""

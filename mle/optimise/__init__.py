@@ -1,0 +1,1 @@
+"""Maximum likelihood of a mixture: objective, steps, starts, certificate, standard errors."""
