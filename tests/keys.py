@@ -32,8 +32,9 @@ def in_turn(file, keys, marks):
     found = {}
     for key in keys:
         os.environ[VARIABLE] = str(key)
-        for name in [n for n, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(f"{HERE}/test_")]:
-            del sys.modules[name]  # with what it keeps of the last key
+        for name in [n for n, m in sys.modules.items() if str(getattr(m, "__file__", "")).startswith(f"{HERE}/")]:
+            if name.startswith("test_"):
+                del sys.modules[name]  # with what it keeps of the last key
         sys.modules.pop("montecarlo", None)
         outcomes = Outcomes()
         pytest.main(["-q", "--no-header", "--tb=short", "-m", marks, str(file)], plugins=[outcomes])
@@ -56,7 +57,7 @@ def table(results, keys):
 def main(arguments):
     """Run, print, and return the exit status."""
     keys = [int(word) for word in arguments if word.isdigit()] or list(range(1, 21))
-    files = [Path(word).resolve() for word in arguments if word.endswith(".py")] or sorted(HERE.glob("test_*.py"))
+    files = [Path(word).resolve() for word in arguments if word.endswith(".py")] or sorted(HERE.rglob("test_*.py"))
     marks = "statistical" if "--slow" in arguments else "statistical and not slow"
     results = []
     for file in files:

@@ -147,7 +147,7 @@ def test_attributes_say_how_it_was_made(idata):
     }
     assert expected.items() <= idata.attrs.items()
     assert json.loads(idata.attrs["classes"]) == CLASSES
-    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
     assert bayes_moe.__version__ == project["version"]
 
 

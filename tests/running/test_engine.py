@@ -26,7 +26,7 @@ from comparisons.running import cell, engine, pools, recipe
 from comparisons.running.store import FILE, Store, StoreError
 from comparisons.study import keys
 
-FAKE = str(Path(__file__).with_name("fake_study.py"))
+FAKE = str(Path(__file__).parents[1] / "fake_study.py")
 COMMAND = str(Path(sys.executable).with_name("bayes-moe"))
 DASK = str(Path(sys.executable).with_name("dask"))
 PROVENANCE = {"seconds", "finished", "process", "threads", "peak_memory_mib"}

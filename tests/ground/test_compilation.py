@@ -16,7 +16,7 @@ import pytest
 from bayes_moe.ground import compilation, compile_cache, threads
 from bayes_moe.ground.data import float64
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def polynomial(x):

@@ -17,7 +17,7 @@ from comparisons.running.cell import failure
 from comparisons.running.store import FILE, Store
 from comparisons.study.plan import Cell
 
-FAKE = str(Path(__file__).with_name("fake_study.py"))
+FAKE = str(Path(__file__).parents[1] / "fake_study.py")
 COMMAND = str(Path(sys.executable).with_name("bayes-moe"))
 ONE = ["--estimators", "quick", "--sizes", "50", "--replicates", "1"]
 EPILOGUE = """
