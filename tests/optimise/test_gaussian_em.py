@@ -287,7 +287,7 @@ def test_criteria_are_those_of_scikit_learn_and_choose_three():
     table = {}
     for count in (1, 2, 3, 4):
         moe = gaussian_gated(count, 1)
-        fit = em.fit(moe, x, y, n_init=4, random_state=0, max_iter=300)
+        fit = em.fit(moe, x, y, n_init=4, random_state=0, max_iter=20_000)
         table[count] = criteria.criteria(moe, fit, x, y)
         if count == 3:
             weights, means, covariances = zip(*oracle.joint_atoms(fit.params), strict=True)
