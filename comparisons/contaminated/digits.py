@@ -35,7 +35,8 @@ from bayes_moe import contaminated, nuts
 from bayes_moe.draws import diagnostics
 from bayes_moe.ground import threads
 from comparisons.report import figures
-from comparisons.report.splits import LEVEL, mean
+from comparisons.report.splits import mean
+from comparisons.study.contract import LEVEL
 from mle import newton
 
 ANGLE, SHARE, COMPONENTS = 30.0, 0.5, 16

@@ -29,7 +29,8 @@ from bayes_moe import gaussian_gated, nuts
 from bayes_moe.draws import diagnostics, relabel
 from bayes_moe.draws.invariants import invariants
 from bayes_moe.model.units import Units
-from comparisons.report.splits import LEVEL, mean
+from comparisons.report.splits import mean
+from comparisons.study.contract import LEVEL
 from mle import criteria, em
 from mle.optimise.fit import Fit
 

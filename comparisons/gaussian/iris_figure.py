@@ -26,7 +26,7 @@ from comparisons.gaussian.iris import (
     table,
 )
 from comparisons.report.figures import STYLE, save
-from comparisons.report.splits import LEVEL
+from comparisons.study.contract import LEVEL
 from mle import criteria
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import t
 
-LEVEL = 0.95
+from comparisons.study.contract import LEVEL
 
 
 def mean(values: np.ndarray, ratio: float) -> tuple[float, float]:

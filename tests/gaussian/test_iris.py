@@ -9,7 +9,8 @@ from sklearn.mixture import GaussianMixture
 from bayes_moe import gaussian_gated
 from comparisons.contaminated import digits
 from comparisons.gaussian import iris, iris_figure
-from comparisons.report.splits import LEVEL, mean
+from comparisons.report.splits import mean
+from comparisons.study.contract import LEVEL
 
 SAME = 1e-8
 NEAR = 0.05  # nats a flower: how far two climbs to one maximum may differ, since floors and ridges do
